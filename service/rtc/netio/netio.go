@@ -1,0 +1,391 @@
+// Package netio owns the media sockets.
+//
+// One reader goroutine per UDP socket reads a batch of datagrams, gives SRTP and SRTCP of
+// established endpoints straight to the data plane, and sends what that made of them before it
+// waits again: a packet is run to completion and never queued. STUN and DTLS go to ICE, through a
+// small bounded queue for each address that looks like a net.PacketConn. Everything else, and
+// whatever exceeds a budget, is dropped early and counted.
+//
+// TCP connections (RFC 4571 frames, for ICE-TCP of RFC 6544) are treated alike: ICE reads STUN
+// and DTLS frames from them, media frames never reach it, and all writing passes a bounded queue,
+// so that a slow peer loses packets and holds up nobody.
+//
+// On Linux the sockets stay out of Go's poller but for an epoll instance that asks for input
+// only: the poller would ask for output too, and be woken by every packet sent. Elsewhere, and
+// over a transport.Net, a portable twin with the same behaviour does one packet per call.
+package netio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/pion/transport/v4"
+	"github.com/pion/transport/v4/deadline"
+)
+
+// Media is the data plane as netio sees it.
+type Media interface {
+	// NewReader returns the data plane's half of a new reading goroutine. What it wants to send
+	// while it handles packets it commits to out, which is the goroutine's own; netio flushes
+	// out after each Flush of the Reader.
+	NewReader(out *Batch) Reader
+}
+
+// Reader is the data plane's half of one reading goroutine. It is not safe for concurrent use
+// and is not used concurrently.
+type Reader interface {
+	// Known reports whether from is the path of an attached endpoint, one whose keys are known.
+	// Media is received from known paths alone; their control packets are not rate-limited.
+	Known(from Path) bool
+
+	// Receive takes one SRTP or SRTCP packet of a known path. b stays valid and unshared until
+	// Flush returns and may be overwritten in place.
+	Receive(b []byte, from Path)
+
+	// Flush is called after the last packet of a batch, also of one without media.
+	Flush()
+}
+
+// Config says what to listen on. Zero values mean the default given.
+type Config struct {
+	UDPAddrs []netip.AddrPort // one or more sockets each
+	TCPAddrs []netip.AddrPort // one listener each
+
+	// SocketsPerAddr bounds the UDP sockets, and reader goroutines, per address. There are no
+	// more than processors, which is the default, and one only on the portable twin.
+	SocketsPerAddr int
+
+	// MaxSegments bounds the packets of one segmented UDP message: they leave back to back.
+	// Default 10; 1 turns segmentation off.
+	MaxSegments int
+
+	// Net replaces the kernel's network, for tests over a virtual one.
+	Net transport.Net
+
+	// Media takes the media packets. nil knows no path.
+	Media Media
+
+	ControlQueue int // datagrams waiting for ICE, per UDP address; default 1024
+	SourceRate   int // control packets per second of one unknown source; default 200
+	GlobalRate   int // control packets per second of all unknown sources; default 20,000
+
+	StreamConns       int           // TCP connections; default 1024
+	StreamConnsSource int           // TCP connections of one source; default 32
+	StreamQueue       int           // bytes queued for one TCP connection; default 256 KiB
+	StreamFirstFrame  time.Duration // from accept to a whole STUN request; default 5 s
+	StreamIdle        time.Duration // between frames, and for a write to make way; default 60 s
+
+	Log *slog.Logger // nil: discard
+}
+
+func (c *Config) setDefaults() {
+	setDefault(&c.MaxSegments, 10)
+	setDefault(&c.ControlQueue, 1024)
+	setDefault(&c.SourceRate, 200)
+	setDefault(&c.GlobalRate, 20_000)
+	setDefault(&c.StreamConns, 1024)
+	setDefault(&c.StreamConnsSource, 32)
+	setDefault(&c.StreamQueue, 256<<10)
+	setDefault(&c.StreamFirstFrame, 5*time.Second)
+	setDefault(&c.StreamIdle, 60*time.Second)
+	procs := runtime.GOMAXPROCS(0)
+	setDefault(&c.SocketsPerAddr, procs)
+	c.SocketsPerAddr = min(c.SocketsPerAddr, procs)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Media == nil {
+		c.Media = noMedia{}
+	}
+}
+
+func setDefault[T int | time.Duration](v *T, to T) {
+	if *v <= 0 {
+		*v = to
+	}
+}
+
+// noMedia is a data plane that knows no path.
+type noMedia struct{}
+
+func (noMedia) NewReader(*Batch) Reader { return noMedia{} }
+func (noMedia) Known(Path) bool         { return false }
+func (noMedia) Receive([]byte, Path)    {}
+func (noMedia) Flush()                  {}
+
+// maxLocals bounds the addresses to listen on, far below what a Path can tell apart.
+const maxLocals = 1024
+
+// Errors of Mux.Path.
+var (
+	// ErrNoLocal: no socket of ours has the local address, and it is not plain which one is
+	// meant.
+	ErrNoLocal = errors.New("no such local address")
+	// ErrNoConn: no TCP connection with the remote address.
+	ErrNoConn = errors.New("no such connection")
+)
+
+// Mux is a set of open media sockets.
+type Mux struct {
+	cfg      Config
+	counters counters
+	budget   *budget
+	started  time.Time
+	groups   []*group
+	tcp      *streams // never nil
+
+	wg      sync.WaitGroup // readers and reporter
+	stop    context.CancelFunc
+	closing sync.Once
+	err     error // of closing
+
+	mu      sync.Mutex
+	batches int // made so far, guarded by mu: spreads them over the sockets
+}
+
+// group is one UDP address with its sockets.
+type group struct {
+	addr    netip.AddrPort // as bound
+	sockets []socket
+	conn    *packetConn
+}
+
+// socket is one bound UDP socket.
+type socket interface {
+	// serve reads until the socket is closed. It gives each datagram to rx.datagram and ends
+	// each batch with rx.flush.
+	serve(rx *receiver)
+	// sendBatch sends the packets of b with the given local number, in their order.
+	sendBatch(b *Batch, local uint16, state *sendState, tx *txCounts)
+	// sendTo sends one packet at once.
+	sendTo(b []byte, to netip.AddrPort) error
+	// segments reports whether the socket sends segmented messages.
+	segments() bool
+	// buffers returns the granted sizes in bytes, 0 if unknown.
+	buffers() (read, write int)
+	// stop makes serve return.
+	stop() error
+	// close frees the socket once serve has returned; later sends fail.
+	close() error
+}
+
+// Listen opens the sockets of cfg and begins to read from them. An address that someone listens
+// on already, another instance of this program too, is an error that wraps syscall.EADDRINUSE
+// (where the kernel's network is used).
+func Listen(cfg Config) (*Mux, error) {
+	cfg.setDefaults()
+	if len(cfg.UDPAddrs)+len(cfg.TCPAddrs) > maxLocals {
+		return nil, fmt.Errorf("listen on %d addresses: at most %d", len(cfg.UDPAddrs)+len(cfg.TCPAddrs), maxLocals)
+	}
+	m := &Mux{cfg: cfg, budget: newBudget(cfg.SourceRate, cfg.GlobalRate), started: time.Now()}
+	m.tcp = newStreams(m)
+	for _, addr := range cfg.UDPAddrs {
+		if err := m.listenUDP(canonical(addr)); err != nil {
+			m.abandon()
+			return nil, err
+		}
+	}
+	for _, addr := range cfg.TCPAddrs {
+		if err := m.tcp.listen(canonical(addr)); err != nil {
+			m.abandon()
+			return nil, err
+		}
+	}
+	m.start()
+	return m, nil
+}
+
+func (m *Mux) listenUDP(addr netip.AddrPort) error {
+	var sockets []socket
+	var bound netip.AddrPort
+	var err error
+	if m.cfg.Net != nil {
+		sockets, bound, err = openPortable(m.cfg.Net.ListenUDP, addr)
+	} else {
+		sockets, bound, err = openKernel(addr, m.cfg.SocketsPerAddr, m.cfg.MaxSegments)
+	}
+	if err != nil {
+		return fmt.Errorf("listen on udp %s: %w", addr, err)
+	}
+	m.groups = append(m.groups, &group{
+		addr:    bound,
+		sockets: sockets,
+		conn: &packetConn{
+			mux:      m,
+			queue:    newControlQueue(m.cfg.ControlQueue),
+			socket:   sockets[0],
+			addr:     net.UDPAddrFromAddrPort(bound),
+			v6:       bound.Addr().Is6(),
+			deadline: deadline.New(),
+		},
+	})
+	return nil
+}
+
+// abandon closes what a Listen that fails has opened.
+func (m *Mux) abandon() {
+	for _, g := range m.groups {
+		for _, s := range g.sockets {
+			_ = s.stop()
+			_ = s.close()
+		}
+	}
+	_ = m.tcp.close()
+}
+
+func (m *Mux) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.stop = cancel
+	m.wg.Go(func() { m.counters.report(ctx, m.cfg.Log) })
+	for i, g := range m.groups {
+		for k, s := range g.sockets {
+			out := m.newBatch(batchSlots, k)
+			rx := &receiver{
+				mux:    m,
+				queue:  g.conn.queue,
+				local:  uint16(i + 1),
+				reader: m.cfg.Media.NewReader(out),
+				out:    out,
+			}
+			m.wg.Go(func() { s.serve(rx) })
+		}
+	}
+	m.tcp.start()
+}
+
+// UDPConns returns one connection per UDP address, in the order of Config, for
+// ice.NewUDPMuxDefault. They carry STUN and DTLS alone. LocalAddr is the bound *net.UDPAddr. They
+// also implement ice.AddrPortReaderWriter.
+func (m *Mux) UDPConns() []net.PacketConn {
+	conns := make([]net.PacketConn, len(m.groups))
+	for i, g := range m.groups {
+		conns[i] = g.conn
+	}
+	return conns
+}
+
+// TCPListener returns the listener over all TCP addresses for ice.NewTCPMuxDefault, nil if there
+// are none. With more than one address, its Addr is the unspecified address with the port of the
+// first. The mux must be given no write buffer of its own.
+func (m *Mux) TCPListener() net.Listener {
+	if len(m.tcp.listeners) == 0 {
+		return nil
+	}
+	return m.tcp
+}
+
+// NewBatch returns a batch for a goroutine that sends outside a Reader. It needs no closing.
+func (m *Mux) NewBatch() *Batch {
+	m.mu.Lock()
+	k := m.batches
+	m.batches++
+	m.mu.Unlock()
+	return m.newBatch(batchSlots, k)
+}
+
+// newBatch returns a batch that sends from socket k (modulo their number) of each address.
+func (m *Mux) newBatch(slots, k int) *Batch {
+	out := &outlet{
+		mux:     m,
+		sockets: make([]socket, len(m.groups)),
+		waiting: make([]int, len(m.groups)),
+		state:   newSendState(slots),
+	}
+	for i, g := range m.groups {
+		out.sockets[i] = g.sockets[k%len(g.sockets)]
+	}
+	return newBatch(slots, out)
+}
+
+// Path returns the path of an ICE candidate pair. If no socket of ours is bound to local, as when
+// the candidate shows a mapped address, the one socket of remote's address family is meant; if
+// there are several the error is ErrNoLocal. A TCP path needs its connection to be open, otherwise
+// the error is ErrNoConn.
+func (m *Mux) Path(local, remote netip.AddrPort, tcp bool) (Path, error) {
+	local, remote = canonical(local), canonical(remote)
+	if !remote.IsValid() {
+		return Path{}, fmt.Errorf("path to %s: address not valid", remote)
+	}
+	if tcp {
+		return m.tcp.path(local, remote)
+	}
+	candidate, candidates := 0, 0
+	for i, g := range m.groups {
+		if g.conn.v6 != remote.Addr().Is6() {
+			continue
+		}
+		if g.addr == local {
+			return NewPath(i, remote, false), nil
+		}
+		candidate = i
+		candidates++
+	}
+	if candidates != 1 {
+		return Path{}, fmt.Errorf("path from %s to %s: %w", local, remote, ErrNoLocal)
+	}
+	return NewPath(candidate, remote, false), nil
+}
+
+// Stats returns the counters.
+func (m *Mux) Stats() Stats {
+	c := &m.counters
+	s := Stats{
+		GSO:       true,
+		RxPackets: c.rxPackets.Load(), RxBytes: c.rxBytes.Load(),
+		RxMedia: c.rxMedia.Load(), RxControl: c.rxControl.Load(), RxBatches: c.rxBatches.Load(),
+		TxPackets: c.txPackets.Load(), TxBytes: c.txBytes.Load(), TxMessages: c.txMessages.Load(),
+		GSOFallbacks: c.fallbacks.Load(),
+		TCPConns:     uint64(m.tcp.open()), TCPAccepted: c.acceptedN.Load(),
+		Drops: c.snapshotDrops(),
+	}
+	for _, g := range m.groups {
+		for _, sock := range g.sockets {
+			read, write := sock.buffers()
+			if s.Sockets == 0 || read < s.ReadBufferBytes {
+				s.ReadBufferBytes = read
+			}
+			if s.Sockets == 0 || write < s.WriteBufferBytes {
+				s.WriteBufferBytes = write
+			}
+			s.Sockets++
+			s.GSO = s.GSO && sock.segments()
+		}
+	}
+	s.GSO = s.GSO && s.Sockets > 0
+	return s
+}
+
+// Close closes the sockets and connections and waits for all goroutines of the mux. ICE's muxes
+// are to be closed before: media of TCP connections is read on their goroutines. Batches may
+// still be used and send nothing.
+func (m *Mux) Close() error {
+	m.closing.Do(func() {
+		m.stop()
+		var errs []error
+		for _, g := range m.groups {
+			g.conn.queue.close()
+			for _, s := range g.sockets {
+				errs = append(errs, s.stop())
+			}
+		}
+		errs = append(errs, m.tcp.close())
+		m.wg.Wait()
+		for _, g := range m.groups {
+			for _, s := range g.sockets {
+				errs = append(errs, s.close())
+			}
+		}
+		m.err = errors.Join(errs...)
+	})
+	return m.err
+}
+
+// now returns the time since the mux was opened, never 0.
+func (m *Mux) now() time.Duration { return max(1, time.Since(m.started)) }

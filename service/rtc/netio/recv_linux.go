@@ -1,0 +1,112 @@
+package netio
+
+import (
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const recvBatch = 64 // datagrams of one recvmmsg
+
+// recvState is the memory of one reading goroutine that the kernel writes to.
+type recvState struct {
+	msgs  [recvBatch]unix.Mmsghdr
+	iov   [recvBatch]unix.Iovec
+	names [recvBatch]unix.RawSockaddrInet6
+	buf   [recvBatch][maxDatagram]byte
+}
+
+func newRecvState() *recvState {
+	st := new(recvState)
+	for i := range st.msgs {
+		st.iov[i].Base = &st.buf[i][0]
+		st.iov[i].SetLen(maxDatagram)
+		hdr := &st.msgs[i].Hdr
+		hdr.Name = (*byte)(unsafe.Pointer(&st.names[i]))
+		hdr.Iov = &st.iov[i]
+		hdr.SetIovlen(1)
+	}
+	return st
+}
+
+func (s *kernelSocket) serve(rx *receiver) {
+	raw, err := s.poll.SyscallConn()
+	if err != nil {
+		return // closed already
+	}
+	st := newRecvState()
+	var n int
+	var errno syscall.Errno
+	receive := func(uintptr) bool { // false: wait for the next datagram
+		n, errno = s.recv(st)
+		return errno != unix.EAGAIN
+	}
+	for {
+		if raw.Read(receive) != nil {
+			return // closed
+		}
+		if errno != 0 {
+			// Not of the peers' making: memory, most likely. The next wait comes at once, so
+			// that it must not spin.
+			if !s.pause(10 * time.Millisecond) {
+				return
+			}
+			continue
+		}
+		for i := range n {
+			st.deliver(rx, i)
+		}
+		rx.flush()
+	}
+}
+
+// recv reads what is there, without waiting.
+func (s *kernelSocket) recv(st *recvState) (int, syscall.Errno) {
+	for i := range st.msgs {
+		st.msgs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
+	}
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd),
+			uintptr(unsafe.Pointer(&st.msgs[0])), recvBatch, unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+func (st *recvState) deliver(rx *receiver, i int) {
+	m := &st.msgs[i]
+	if m.Hdr.Flags&unix.MSG_TRUNC != 0 {
+		rx.counts.drop(DropTruncated)
+		return
+	}
+	addr, port, ok := getName(&st.names[i])
+	if !ok {
+		return
+	}
+	n := min(int(m.Len), maxDatagram)
+	rx.datagram(st.buf[i][:n:n], Path{addr: addr, port: port, local: rx.local})
+}
+
+// pause waits, and reports false if the socket is being closed.
+func (s *kernelSocket) pause(d time.Duration) bool {
+	if err := s.poll.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return false
+	}
+	raw, err := s.poll.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Read(func(uintptr) bool { return false })
+	if !os.IsTimeout(err) {
+		return false
+	}
+	return s.poll.SetReadDeadline(time.Time{}) == nil
+}

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package netio
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/pion/transport/v4"
+)
+
+// sendState is what a batch needs for sending with few calls: nothing here.
+type sendState struct{}
+
+func newSendState(int) *sendState { return nil }
+
+// openKernel opens one socket of the kernel's network.
+func openKernel(addr netip.AddrPort, _, _ int) ([]socket, netip.AddrPort, error) {
+	return openPortable(func(network string, a *net.UDPAddr) (transport.UDPConn, error) {
+		return net.ListenUDP(network, a)
+	}, addr)
+}
