@@ -99,17 +99,21 @@ func (b *Batch) packet(i int) []byte {
 type outlet struct {
 	mux     *Mux
 	sockets []socket // by local address
-	waiting []int    // by local address, used within send
 	state   *sendState
+
+	// Used within send.
+	waiting []int // by local address
+	tx      txCounts
 }
 
 func (o *outlet) send(b *Batch) {
-	var tx txCounts
+	tx := &o.tx
+	*tx = txCounts{}
 	for i := range b.n {
 		to := b.to[i]
 		switch local := int(to.local) - 1; {
 		case to.TCP():
-			o.mux.tcp.send(b.packet(i), to, &tx)
+			o.mux.tcp.send(b.packet(i), to, tx)
 		case local < len(o.sockets):
 			o.waiting[local]++
 		default:
@@ -119,8 +123,8 @@ func (o *outlet) send(b *Batch) {
 	for local, n := range o.waiting {
 		if n > 0 {
 			o.waiting[local] = 0
-			o.sockets[local].sendBatch(b, uint16(local+1), o.state, &tx)
+			o.sockets[local].sendBatch(b, uint16(local+1), o.state, tx)
 		}
 	}
-	o.mux.counters.addTx(&tx)
+	o.mux.counters.addTx(tx)
 }

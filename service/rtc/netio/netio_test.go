@@ -94,15 +94,20 @@ func eachBackend(t *testing.T, f func(t *testing.T, cfg Config)) {
 		t.Run(name, func(t *testing.T) {
 			var cfg Config
 			if name == "portable" {
-				n, err := stdnet.NewNet()
-				if err != nil {
-					t.Fatal(err)
-				}
-				cfg.Net = n
+				cfg.Net = newStdNet(t)
 			}
 			f(t, cfg)
 		})
 	}
+}
+
+func newStdNet(t testing.TB) *stdnet.Net {
+	t.Helper()
+	n, err := stdnet.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")

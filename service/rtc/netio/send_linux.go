@@ -23,7 +23,8 @@ type sendState struct {
 	bytes    [sendMessages]int // of the message
 	to       [sendMessages]Path
 	iov      []unix.Iovec
-	n, iovs  int // messages and packets in use
+	n, iovs  int          // messages and packets in use
+	one      unix.Mmsghdr // for one packet of a message
 
 	// Paths whose route is too narrow for a segmented message of the size we sent. Made when
 	// needed, emptied when full.
@@ -177,7 +178,7 @@ func refusesSegments(errno syscall.Errno) bool {
 // the socket otherwise.
 func (s *kernelSocket) sendApart(st *sendState, i int, why syscall.Errno, tx *txCounts) {
 	tx.fallbacks++
-	var one unix.Mmsghdr
+	one := &st.one
 	one.Hdr = st.msgs[i].Hdr
 	one.Hdr.Control = nil
 	one.Hdr.SetControllen(0)
@@ -186,7 +187,7 @@ func (s *kernelSocket) sendApart(st *sendState, i int, why syscall.Errno, tx *tx
 	packets := unsafe.Slice(st.msgs[i].Hdr.Iov, st.packets[i])
 	for k := range packets {
 		one.Hdr.Iov = &packets[k]
-		if _, errno := s.sendmmsg(&one, 1); errno != 0 {
+		if _, errno := s.sendmmsg(one, 1); errno != 0 {
 			tx.drop(errnoReason(errno), 1)
 			continue
 		}
@@ -213,10 +214,16 @@ func (s *kernelSocket) sendApart(st *sendState, i int, why syscall.Errno, tx *tx
 // first.
 func (s *kernelSocket) sendmmsg(msgs *unix.Mmsghdr, n int) (int, syscall.Errno) {
 	for {
-		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd),
-			uintptr(unsafe.Pointer(msgs)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+		sent, errno := s.send(s.fd, msgs, n)
 		if errno != unix.EINTR {
-			return int(sent), errno
+			return sent, errno
 		}
 	}
+}
+
+// rawSendmmsg is the system call.
+func rawSendmmsg(fd int, msgs *unix.Mmsghdr, n int) (int, syscall.Errno) {
+	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd),
+		uintptr(unsafe.Pointer(msgs)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+	return int(sent), errno
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ type kernelSocket struct {
 	maxSegments int
 	noGSO       atomic.Bool // segmented messages do not work, for all destinations
 	read, write int         // buffer sizes granted
+
+	// send is rawSendmmsg; tests put a kernel with other faults in its place.
+	send func(fd int, msgs *unix.Mmsghdr, n int) (int, syscall.Errno)
 
 	// Held shared for the length of a sending call, so that the number of a closed socket is
 	// never used. That is the one lock here that is held over a system call.
@@ -61,7 +65,7 @@ func openSocket(addr netip.AddrPort, join, shared bool, maxSegments int) (*kerne
 	if err != nil {
 		return nil, netip.AddrPort{}, os.NewSyscallError("socket", err)
 	}
-	s := &kernelSocket{fd: fd, v6: family == unix.AF_INET6, maxSegments: maxSegments}
+	s := &kernelSocket{fd: fd, v6: family == unix.AF_INET6, maxSegments: maxSegments, send: rawSendmmsg}
 	bound, err := s.bind(addr, join, shared)
 	if err == nil {
 		err = s.openPoll()

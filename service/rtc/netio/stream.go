@@ -105,6 +105,10 @@ func (t *streams) admit(conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
+	if c, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		// What the kernel holds back is late media too. Refusal is tolerated.
+		_ = c.SetWriteBuffer(t.mux.cfg.StreamQueue)
+	}
 	t.mux.counters.acceptedN.Add(1)
 	go func() {
 		defer t.wg.Done()

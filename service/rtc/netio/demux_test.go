@@ -1,0 +1,321 @@
+package netio
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestClassify(t *testing.T) {
+	stun := stunRequest(1)
+	altered := func(b []byte, at int, v byte) []byte {
+		b = append([]byte(nil), b...)
+		b[at] = v
+		return b
+	}
+	hello := dtlsRecord(22, 0, "hello")
+	alert := dtlsRecord(21, 0, "\x02\x28")
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want kind
+	}{
+		{"empty", nil, kindOther},
+		{"rtp", rtp(1, 100), kindMedia},
+		{"rtcp", altered(rtp(1, 100), 1, 200), kindMedia},
+		{"last media byte", altered(rtp(1, 100), 0, 191), kindMedia},
+		{"short rtp", rtp(1, 100)[:11], kindOther},
+		{"turn channel", altered(rtp(1, 100), 0, 0x40), kindOther},
+		{"quic", altered(rtp(1, 100), 0, 192), kindOther},
+		{"zrtp", altered(rtp(1, 100), 0, 16), kindOther},
+		{"stun", stun, kindSTUN},
+		{"stun response", altered(stun, 0, 1), kindSTUN},
+		{"stun without cookie", altered(stun, 4, 0), kindOther},
+		{"stun too short for its length", altered(stun, 3, 4), kindOther},
+		{"stun too long for its length", append(stunRequest(1), 0, 0, 0, 0), kindOther},
+		{"stun not in words", append(altered(stun, 3, 2), 0, 0), kindOther},
+		{"stun cut", stun[:19], kindOther},
+		{"dtls", hello, kindDTLS},
+		{"dtls 1.0 version, as in a first hello", altered(hello, 2, 0xff), kindDTLS},
+		{"dtls of two records", append(append([]byte(nil), hello...), hello...), kindDTLS},
+		{"dtls cut", hello[:len(hello)-1], kindOther},
+		{"dtls with rubbish behind", append(append([]byte(nil), hello...), 1), kindOther},
+		{"dtls empty record", dtlsRecord(22, 0, ""), kindOther},
+		{"tls over udp", altered(hello, 1, 3), kindOther},
+		{"dtls 1.3 short header", altered(hello, 0, 0x2f), kindOther},
+		{"plaintext alert", alert, kindAlert},
+		{"plaintext alert behind another", append(append([]byte(nil), hello...), alert...), kindAlert},
+		{"encrypted alert", dtlsRecord(21, 1, strings.Repeat("x", 26)), kindDTLS},
+		{"change cipher spec", dtlsRecord(20, 0, "\x01"), kindDTLS},
+	} {
+		if got := classify(c.b); got != c.want {
+			t.Errorf("%s: kind %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// newReceiver returns the receiving half of a mux that reads nothing itself.
+func newReceiver(t testing.TB, cfg Config, media *fakeMedia) *receiver {
+	t.Helper()
+	m := listen(t, cfg)
+	out := m.newBatch(batchSlots, 0)
+	return &receiver{mux: m, queue: newControlQueue(m.cfg.ControlQueue), local: 1, reader: media.NewReader(out), out: out}
+}
+
+func remote(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 4000)
+}
+
+func TestUnknownPathsReachICEAlone(t *testing.T) {
+	media := newFakeMedia()
+	known, unknown := NewPath(0, remote(1), false), NewPath(0, remote(2), false)
+	media.knowOnly(known)
+	r := newReceiver(t, Config{}, media)
+	alert := dtlsRecord(21, 0, "\x02\x28")
+	for _, from := range []Path{known, unknown} {
+		for _, b := range [][]byte{rtp(1, 100), stunRequest(1), alert, dtlsRecord(20, 0, "\x01"), {1, 2, 3}} {
+			r.datagram(b, from)
+		}
+	}
+	r.flush()
+	want := Drops{DropUnknownMedia: 1, DropAlert: 1, DropMalformed: 2}
+	s := r.mux.Stats()
+	if s.Drops != want || s.RxMedia != 1 || s.RxControl != 5 || s.RxPackets != 10 {
+		t.Errorf("stats %+v", s)
+	}
+	if got := receive(t, media.got); got.from != known {
+		t.Errorf("media from %v", got.from)
+	}
+	alerts := 0
+	for buf := make([]byte, maxDatagram); ; {
+		n, from, ok := r.queue.pop(buf)
+		if !ok {
+			break
+		}
+		if n == len(alert) && buf[0] == recordAlert {
+			alerts++
+			if from != unknown.Remote() {
+				t.Errorf("plaintext alert of established path %v passed", from)
+			}
+		}
+	}
+	if alerts != 1 {
+		t.Errorf("%d alerts passed, want that of the handshake", alerts)
+	}
+}
+
+func TestControlQueueOverflow(t *testing.T) {
+	const size = 1024
+	media := newFakeMedia()
+	r := newReceiver(t, Config{ControlQueue: size}, media)
+	for i := range size + 10 {
+		r.datagram(stunRequest(byte(i)), NewPath(0, remote(i), false))
+	}
+	r.flush()
+	if s := r.mux.Stats(); s.RxControl != size || s.Drops[DropControlQueue] != 10 {
+		t.Errorf("control %d, drops %v", s.RxControl, s.Drops)
+	}
+	buf := make([]byte, maxDatagram)
+	for i := range size {
+		if n, from, ok := r.queue.pop(buf); !ok || n != stunHeader || buf[8] != byte(i) || from != remote(i) {
+			t.Fatalf("datagram %d: %d bytes from %v", i, n, from)
+		}
+	}
+	if _, _, ok := r.queue.pop(buf); ok {
+		t.Error("one too many")
+	}
+}
+
+func TestControlReadDeadline(t *testing.T) {
+	m, addr := listenUDP(t, Config{})
+	conn := m.UDPConns()[0]
+	if err := conn.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := conn.ReadFrom(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) || !os.IsTimeout(err) {
+		t.Errorf("ReadFrom: %v", err)
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	sendTo(t, peer(t), stunRequest(1), addr)
+	if n, _, err := conn.ReadFrom(make([]byte, 100)); n != stunHeader || err != nil {
+		t.Errorf("ReadFrom: %d, %v", n, err)
+	}
+	if n, err := conn.WriteTo([]byte("x"), &os6{}); n != 0 || err == nil {
+		t.Error("wrote to an address that is not of UDP")
+	}
+	if n, err := conn.(*packetConn).WriteToAddrPort([]byte("x"), netip.MustParseAddrPort("[::1]:9")); n != 0 || err == nil {
+		t.Error("wrote to an address of the wrong family")
+	}
+}
+
+// os6 is a net.Addr of no network.
+type os6 struct{}
+
+func (*os6) Network() string { return "none" }
+func (*os6) String() string  { return "none" }
+
+func TestBudget(t *testing.T) {
+	addr := func(i int) [16]byte { return remote(i).Addr().As16() }
+	count := func(b *budget, n int, source func(i int) [16]byte, now time.Duration) (allowed int, drops Drops) {
+		for i := range n {
+			if why, ok := b.allow(source(i), now); ok {
+				allowed++
+			} else {
+				drops[why]++
+			}
+		}
+		return allowed, drops
+	}
+	one := func(int) [16]byte { return addr(1) }
+
+	b := newBudget(200, 20_000)
+	if n, drops := count(b, 300, one, 1); n != 200 || drops[DropSourceBudget] != 100 {
+		t.Errorf("at the start %d, %v", n, drops)
+	}
+	if n, _ := count(b, 300, one, 1+time.Second/2); n != 100 {
+		t.Errorf("after half a second %d", n)
+	}
+	if n, _ := count(b, 300, one, time.Hour); n != 200 {
+		t.Errorf("after an hour %d", n)
+	}
+	if n, _ := count(b, 300, one, time.Minute); n != 0 {
+		t.Errorf("at a time gone by %d", n)
+	}
+	if n, _ := count(b, 10, func(int) [16]byte { return addr(2) }, time.Hour); n != 10 {
+		t.Errorf("another source %d", n)
+	}
+
+	b = newBudget(200, 20_000)
+	n, drops := count(b, 100_000, addr, 1)
+	if n != 20_000 || drops[DropGlobalBudget] != 80_000 {
+		t.Errorf("of all sources %d, %v", n, drops)
+	}
+	v6 := func(i int) [16]byte { return netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)).As16() }
+	if n, _ := count(newBudget(200, 20_000), 300, v6, 1); n != 200 {
+		t.Errorf("of one /64 %d", n)
+	}
+}
+
+func TestBudgetIsForUnknownPaths(t *testing.T) {
+	media := newFakeMedia()
+	known, unknown := NewPath(0, remote(1), false), NewPath(0, remote(2), false)
+	media.knowOnly(known)
+	r := newReceiver(t, Config{SourceRate: 5}, media)
+	for range 20 {
+		r.datagram(stunRequest(1), known)
+		r.datagram(stunRequest(1), unknown)
+	}
+	r.flush()
+	if s := r.mux.Stats(); s.RxControl != 25 || s.Drops[DropSourceBudget] != 15 {
+		t.Errorf("control %d, drops %v", s.RxControl, s.Drops)
+	}
+}
+
+// quietMedia is a data plane that allocates nothing.
+type quietMedia struct{ path Path }
+
+func (q quietMedia) NewReader(*Batch) Reader { return q }
+func (q quietMedia) Known(from Path) bool    { return from == q.path }
+func (q quietMedia) Receive([]byte, Path)    {}
+func (q quietMedia) Flush()                  {}
+
+func TestReceivingDoesNotAllocate(t *testing.T) {
+	r := newReceiver(t, Config{SourceRate: 1 << 20, GlobalRate: 1 << 20}, newFakeMedia())
+	known, unknown := NewPath(0, remote(1), false), NewPath(0, remote(2), false)
+	r.reader = quietMedia{known}
+	media, stun, dtls, buf := rtp(1, 1000), stunRequest(1), dtlsRecord(22, 0, "x"), make([]byte, maxDatagram)
+	if n := testing.AllocsPerRun(100, func() {
+		for range 20 {
+			for _, from := range []Path{known, unknown} {
+				r.datagram(media, from)
+				r.datagram(stun, from)
+				r.datagram(dtls, from)
+			}
+		}
+		r.flush()
+		for ok := true; ok; {
+			_, _, ok = r.queue.pop(buf)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestDropsAreLoggedOncePerReason(t *testing.T) {
+	var out strings.Builder
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	last, now := Drops{DropAlert: 3}, Drops{DropAlert: 5, DropMalformed: 1_000_000, DropIdle: 0}
+	logDrops(t.Context(), log, &last, &now)
+	logDrops(t.Context(), log, &now, &now)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "reason=malformed count=1000000 total=1000000") ||
+		!strings.Contains(lines[1], `reason="plaintext alert" count=2 total=5`) {
+		t.Errorf("log: %s", out.String())
+	}
+	for i := range numDrops {
+		if Drop(i).String() == "" || Drop(i).String() == "unknown" {
+			t.Errorf("reason %d has no name", i)
+		}
+	}
+}
+
+func FuzzUDPDatagram(f *testing.F) {
+	f.Add(rtp(1, 100))
+	f.Add(stunRequest(1))
+	f.Add(dtlsRecord(22, 0, "hello"))
+	f.Add(append(dtlsRecord(20, 0, "\x01"), dtlsRecord(21, 0, "\x01\x00")...))
+	f.Add([]byte{0x17, 0xfe, 0xfd})
+	known, unknown := NewPath(0, remote(1), false), NewPath(0, remote(2), false)
+	m := listen(f, Config{SourceRate: 1 << 30, GlobalRate: 1 << 30})
+	buf := make([]byte, 2*maxDatagram)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > maxDatagram {
+			b = b[:maxDatagram]
+		}
+		r := &receiver{mux: m, queue: newControlQueue(4), local: 1, out: m.newBatch(slotsPerChunk, 0)}
+		media := &countingMedia{path: known}
+		r.reader = media
+		r.datagram(b, unknown)
+		if media.n != 0 {
+			t.Fatal("media of an unknown path")
+		}
+		r.datagram(b, known)
+		counts := r.counts
+		r.flush()
+		var dropped uint64
+		for _, n := range counts.drops {
+			dropped += n
+		}
+		if counts.media+counts.control+dropped != 2 || int(counts.media) != media.n {
+			t.Fatalf("counts %+v", counts)
+		}
+		for range counts.control {
+			n, _, ok := r.queue.pop(buf)
+			if !ok || string(buf[:n]) != string(b) {
+				t.Fatal("ICE gets something else")
+			}
+			if n < recordHeader || buf[0] > 63 {
+				t.Fatalf("ICE gets %x", buf[:n])
+			}
+		}
+		if _, _, ok := r.queue.pop(buf); ok {
+			t.Fatal("ICE gets too much")
+		}
+	})
+}
+
+type countingMedia struct {
+	path Path
+	n    int
+}
+
+func (c *countingMedia) Known(from Path) bool { return from == c.path }
+func (c *countingMedia) Receive([]byte, Path) { c.n++ }
+func (c *countingMedia) Flush()               {}
