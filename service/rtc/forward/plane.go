@@ -1,0 +1,118 @@
+// Package forward is the data plane: it decrypts the packets of publications, fans them out to
+// their subscriptions and encrypts them anew, each receiver's under its own SSRC.
+//
+// A packet is run to completion. netio's reader goroutine hands it to a Reader, which decrypts it
+// in place and keeps it until the batch ends; then, receiver by receiver, each copy is encrypted
+// straight into a slot of the outgoing batch. Per packet nothing here allocates or logs, and the
+// locks taken are uncontended but for moments: they exist because an endpoint's path can move
+// from one reader to another, and because the control plane changes things now and then.
+//
+// Nothing here knows of SDP, calls or people, and nothing here starts a goroutine: Tick does what
+// is due by the clock. Hooks are called without locks and must do no more than post to their
+// owner.
+package forward
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rtcd/service/rtc/netio"
+)
+
+// TickInterval is the time between calls of Plane.Tick.
+const TickInterval = 100 * time.Millisecond
+
+// reportTicks is how many ticks there are between the SR and RR of one peer.
+const reportTicks = 10
+
+// Config is what a Plane needs.
+type Config struct {
+	// Now is the clock, read once per batch of packets and once per publication in it. It must
+	// carry a monotonic reading or not run backwards. nil means time.Now.
+	Now func() time.Time
+}
+
+// Plane is the data plane of one server. It implements netio.Media.
+type Plane struct {
+	now    func() time.Time
+	start  time.Time
+	counts counters
+
+	byPath atomic.Pointer[map[netio.Path]*Peer] // replaced by attach and forget under mu
+
+	mu    sync.Mutex
+	peers map[*Peer]struct{} // guarded by mu
+	made  uint64             // peers made so far, guarded by mu
+
+	ticking tick // used by Tick alone
+}
+
+// NewPlane returns a plane without peers.
+func NewPlane(cfg Config) *Plane {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	p := &Plane{now: cfg.Now, start: cfg.Now(), peers: make(map[*Peer]struct{})}
+	p.byPath.Store(&map[netio.Path]*Peer{})
+	return p
+}
+
+// NewReader returns the plane's half of a reading goroutine that owns out.
+func (p *Plane) NewReader(out *netio.Batch) netio.Reader { return newReader(p, out) }
+
+// NewPeer returns a peer that is not attached to a path yet.
+func (p *Plane) NewPeer(cfg PeerConfig) *Peer {
+	peer := newPeer(p, cfg)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	peer.phase = p.made % reportTicks
+	p.made++
+	p.peers[peer] = struct{}{}
+	return peer
+}
+
+// Stats returns the totals of all peers, past ones included.
+func (p *Plane) Stats() Stats { return p.counts.snapshot() }
+
+// clock returns the time since the plane was made.
+func (p *Plane) clock() time.Duration { return p.now().Sub(p.start) }
+
+// ntp returns the wall-clock time at now. The plane's clock is set once, so that sender reports
+// do not jump when the host's is corrected.
+func (p *Plane) ntp(now time.Duration) uint64 { return toNTP(p.start.Add(now)) }
+
+// attach makes packets from path belong to peer, taking the path from whoever had it: addresses
+// are used again.
+func (p *Plane) attach(path netio.Path, peer *Peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := maps.Clone(*p.byPath.Load())
+	next[path] = peer
+	p.byPath.Store(&next)
+}
+
+// detach ends that for paths that are still the peer's.
+func (p *Plane) detach(peer *Peer, paths ...netio.Path) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := *p.byPath.Load()
+	paths = slices.DeleteFunc(paths, func(path netio.Path) bool { return old[path] != peer })
+	if len(paths) == 0 {
+		return
+	}
+	next := maps.Clone(old)
+	for _, path := range paths {
+		delete(next, path)
+	}
+	p.byPath.Store(&next)
+}
+
+// forget takes the peer off the list of those that Tick serves.
+func (p *Plane) forget(peer *Peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.peers, peer)
+}
