@@ -21,7 +21,8 @@ type Client struct {
 	ID string
 	// Hash is the bcrypt hash of its key, 1 to 255 bytes.
 	Hash []byte
-	// Created is when it registered; for a client taken over from the former layout, when that was.
+	// Created is when it registered; Insert takes the zero value for now. A client taken over from
+	// the former layout has the time of the file that it was in.
 	Created time.Time
 }
 

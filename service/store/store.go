@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -198,6 +199,9 @@ func (s *Store) Insert(ctx context.Context, client Client) error {
 		return err
 	}
 	client.Hash = bytes.Clone(client.Hash)
+	if client.Created.IsZero() {
+		client.Created = time.Now()
+	}
 	client.Created = client.Created.UTC().Round(0) // as decoding gives it back
 	return s.write(ctx, func() error {
 		s.mu.RLock()

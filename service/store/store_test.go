@@ -126,6 +126,15 @@ func TestInsertRefusesWhatCannotBeStored(t *testing.T) {
 		wantErr(t, name, s.Insert(t.Context(), c), ErrInvalid)
 	}
 	mustInsert(t, s, strings.Repeat("x", 64))
+	if err := s.Insert(t.Context(), Client{ID: "no time", Hash: testHash}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := s.Get("no time"); time.Since(got.Created).Abs() > time.Minute {
+		t.Errorf("created %v, want now", got.Created)
+	}
+	if err := s.Delete(t.Context(), "no time"); err != nil {
+		t.Fatal(err)
+	}
 	if s.Count() != 1 {
 		t.Errorf("count %d, want 1", s.Count())
 	}
