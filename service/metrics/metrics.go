@@ -53,9 +53,13 @@ type Metrics struct {
 	clientRTT     *prometheus.HistogramVec
 	clientJitter  *prometheus.HistogramVec
 	messages      *prometheus.CounterVec
-	discarded     *prometheus.CounterVec
+	discards      *prometheus.CounterVec
 	limitHits     *prometheus.CounterVec
 	handlerPanics prometheus.Counter
+
+	// Children resolved once: these are counted under other packages' locks.
+	discarded [numDiscardReasons]prometheus.Counter
+	limits    sync.Map // Limit to prometheus.Counter
 
 	mu      sync.Mutex
 	tenants map[string]*Tenant
@@ -83,11 +87,14 @@ func New() *Metrics {
 		clientRTT:    histogramVec("client_rtt", "Round-trip time as reported by end users, in seconds.", bucketsA),
 		clientJitter: histogramVec("client_jitter", "Jitter as reported by end users, in seconds.", bucketsA),
 		messages:     counterVec("ws", "messages_total", "WebSocket messages.", "clientID", "type", "direction"),
-		discarded:    counterVec("ws", "discarded_total", "WebSocket input and output that had no effect, by reason.", "reason"),
+		discards:     counterVec("ws", "discarded_total", "WebSocket input and output that had no effect, by reason.", "reason"),
 		limitHits:    counterVec("", "limit_hits_total", "How often a limit refused or delayed something.", "limit"),
 		handlerPanics: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: "api", Name: "panics_total", Help: "Recovered panics of HTTP requests.",
 		}),
+	}
+	for r := range numDiscardReasons {
+		m.discarded[r] = m.discards.WithLabelValues(r.String())
 	}
 	m.shared = &Tenant{m: m, id: overflowID}
 	m.shared.resolve()
@@ -96,7 +103,7 @@ func New() *Metrics {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: namespace}),
 		m.writes, m.sessions.vec, m.tracks.vec, m.connections.vec,
 		m.connStates, m.errors, m.connection, m.channelOpen, m.lockGrab, m.lockHeld,
-		m.clientLoss, m.clientRTT, m.clientJitter, m.messages, m.discarded, m.limitHits, m.handlerPanics,
+		m.clientLoss, m.clientRTT, m.clientJitter, m.messages, m.discards, m.limitHits, m.handlerPanics,
 	)
 	return m
 }
@@ -112,11 +119,21 @@ func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 // ConnStateChanged counts a state change of a peer connection.
 func (m *Metrics) ConnStateChanged(s ConnState) { m.connStates.WithLabelValues(s.label()).Inc() }
 
-// Discarded counts one WebSocket message that had no effect.
-func (m *Metrics) Discarded(r DiscardReason) { m.discarded.WithLabelValues(r.String()).Inc() }
+// Discarded counts one WebSocket message that had no effect. It takes no lock.
+func (m *Metrics) Discarded(r DiscardReason) {
+	if r < numDiscardReasons {
+		m.discarded[r].Inc()
+	}
+}
 
-// LimitHit counts one hit of a limit.
-func (m *Metrics) LimitHit(l Limit) { m.limitHits.WithLabelValues(cleanID(string(l))).Inc() }
+// LimitHit counts one hit of a limit. But for the first hit of each limit it takes no lock.
+func (m *Metrics) LimitHit(l Limit) {
+	counter, ok := m.limits.Load(l)
+	if !ok {
+		counter, _ = m.limits.LoadOrStore(l, m.limitHits.WithLabelValues(cleanID(string(l))))
+	}
+	counter.(prometheus.Counter).Inc()
+}
 
 // HandlerPanicked counts a panic that was recovered while an HTTP request was served.
 func (m *Metrics) HandlerPanicked() { m.handlerPanics.Inc() }
