@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -264,6 +266,33 @@ func TestDropsAreLoggedOncePerReason(t *testing.T) {
 			t.Errorf("reason %d has no name", i)
 		}
 	}
+}
+
+func TestReportOncePerInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		var c counters
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.report(ctx, slog.New(slog.NewTextHandler(&out, nil)))
+		}()
+		for range 25 * 100 { // 25 s of 100 malformed packets per second
+			c.drop(DropMalformed)
+			time.Sleep(10 * time.Millisecond)
+		}
+		c.fallbacks.Add(2)
+		time.Sleep(10 * time.Second)
+		cancel()
+		<-done
+		if n := strings.Count(out.String(), "reason=malformed"); n != 3 {
+			t.Errorf("%d lines in 35 s:\n%s", n, out.String())
+		}
+		if n := strings.Count(out.String(), "segmented"); n != 1 {
+			t.Errorf("%d lines about segments:\n%s", n, out.String())
+		}
+	})
 }
 
 func FuzzUDPDatagram(f *testing.F) {

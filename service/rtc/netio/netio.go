@@ -32,9 +32,12 @@ import (
 
 // Media is the data plane as netio sees it.
 type Media interface {
-	// NewReader returns the data plane's half of a new reading goroutine. What it wants to send
-	// while it handles packets it commits to out, which is the goroutine's own; netio flushes
-	// out after each Flush of the Reader.
+	// NewReader returns the data plane's half of a new reading goroutine: one per UDP socket,
+	// made by Listen, and one per TCP connection, made when there is something to ask it. It is
+	// called from any goroutine. What the data plane wants to send while it handles packets it
+	// commits to out, which is the goroutine's own; netio flushes out after each Flush of the
+	// Reader. Nobody is told when a TCP connection's Reader is used no more, so it should be
+	// kept by nobody else.
 	NewReader(out *Batch) Reader
 }
 

@@ -27,37 +27,37 @@ func TestBatchKeepsOrderPerDestination(t *testing.T) {
 			cfg.MaxSegments = segments
 			m, _ := listenUDP(t, cfg)
 			peers := []*net.UDPConn{peer(t), peer(t), peer(t)}
-			want := make([][]string, len(peers))
 			b := m.NewBatch()
 			// Runs of all kinds: equal, shorter last, growing, single, of 12 (more than one
 			// message), and interleaved destinations.
 			sizes := []int{100, 100, 100, 60, 60, 80, 90, 1200, 1200, 1200, 1100, 20}
 			number := 0
 			for round := range 30 {
-				for i, c := range peers {
+				want := make([][]string, len(peers))
+				send := func(to int, size int) {
+					body := string(rtp(number, size))
+					number++
+					want[to] = append(want[to], body)
+					commit(b, body, mustPath(t, m, addrOf(peers[to])))
+				}
+				for i := range peers {
 					for k, size := range sizes[:1+(round+i)%len(sizes)] {
 						if round%3 == 0 {
 							size = sizes[0]
 						}
-						body := string(rtp(number, size))
-						number++
-						want[i] = append(want[i], body)
-						commit(b, body, mustPath(t, m, addrOf(c)))
+						send(i, size)
 						if k%5 == 4 && round%2 == 0 {
-							j := (i + 1) % len(peers)
-							want[j] = append(want[j], body)
-							commit(b, body, mustPath(t, m, addrOf(peers[j])))
+							send((i+1)%len(peers), size)
 						}
 					}
 				}
-			}
-			b.Flush()
-			for i, c := range peers {
-				got := readAll(t, c, len(want[i]))
-				for k := range got {
-					if got[k] != want[i][k] {
-						t.Fatalf("segments %d, peer %d: packet %d is %q (%d bytes), want %q (%d)", segments, i, k,
-							got[k][12:20], len(got[k]), want[i][k][12:20], len(want[i][k]))
+				b.Flush()
+				for i, c := range peers {
+					for k, got := range readAll(t, c, len(want[i])) {
+						if got != want[i][k] {
+							t.Fatalf("segments %d, round %d, peer %d: packet %d is %q (%d bytes), want %q (%d)", segments,
+								round, i, k, got[12:20], len(got), want[i][k][12:20], len(want[i][k]))
+						}
 					}
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -148,6 +149,30 @@ func TestFullSendBufferDrops(t *testing.T) {
 	}
 }
 
+func TestReaderPauses(t *testing.T) {
+	sockets, _, err := openKernel(loopback, 1, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := sockets[0].(*kernelSocket)
+	start := time.Now()
+	if !s.pause(time.Millisecond) || time.Since(start) < time.Millisecond {
+		t.Error("did not pause")
+	}
+	if !s.pause(time.Millisecond) {
+		t.Error("did not pause again")
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if s.pause(time.Hour) {
+		t.Error("went on after stop")
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestErrnoReasons(t *testing.T) {
 	for errno, want := range map[syscall.Errno]Drop{
 		unix.EAGAIN: DropSendBuffer, unix.ENOBUFS: DropSendBuffer,
@@ -187,7 +212,7 @@ func TestTwoSocketsKeepOrder(t *testing.T) {
 			_ = s.close()
 		}
 	}()
-	const peers, packets = 32, 50
+	const peers, packets = 24, 15
 	next := map[Path]int{}
 	reader := map[Path]int{}
 	used := map[int]bool{}

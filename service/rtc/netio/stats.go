@@ -157,12 +157,18 @@ func (c *counters) report(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	var last Drops
+	var lastFallbacks uint64
 	for {
 		select {
 		case <-tick.C:
 			now := c.snapshotDrops()
 			logDrops(ctx, log, &last, &now)
 			last = now
+			if n := c.fallbacks.Load(); n > lastFallbacks {
+				log.LogAttrs(ctx, slog.LevelWarn, "kernel refuses segmented messages, packets are sent one by one",
+					slog.Uint64("count", n-lastFallbacks), slog.Uint64("total", n))
+				lastFallbacks = n
+			}
 		case <-ctx.Done():
 			return
 		}

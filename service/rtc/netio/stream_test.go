@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -261,14 +262,16 @@ func TestFirstFrameInTime(t *testing.T) {
 	m, addr := listenTCP(t, Config{StreamFirstFrame: limit})
 	silent, slow := dial(t, addr), dial(t, addr)
 	start := time.Now()
-	go func() {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
 		for _, b := range frame(stunRequest(1)) {
 			if _, err := slow.Write([]byte{b}); err != nil {
 				return
 			}
 			time.Sleep(limit / 4) // the slow peer's pace
 		}
-	}()
+	})
 	expectClosed(t, silent)
 	expectClosed(t, slow)
 	if d := time.Since(start); d < limit || d > 20*limit {
