@@ -41,7 +41,7 @@ const (
 	replayRTCP = 64
 )
 
-// check refuses profiles that are not for use. Reader.align relies on tags of 8 bytes and more.
+// check refuses profiles that are not for use. align relies on tags of 8 bytes and more.
 func (k Keys) check() error {
 	switch k.Profile {
 	case srtp.ProtectionProfileAeadAes128Gcm, srtp.ProtectionProfileAeadAes256Gcm,

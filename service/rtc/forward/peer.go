@@ -3,11 +3,13 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/srtp/v3"
 
 	"rtcd/service/rtc/netio"
@@ -37,8 +39,8 @@ const (
 
 // PeerConfig describes a peer.
 type PeerConfig struct {
-	// CNAME names the session in RTCP (RFC 3550 section 6.5.1), to itself and to those that
-	// receive its publications. Longer than 255 bytes it is cut.
+	// CNAME names the session in RTCP to those that receive its publications (RFC 3550 section
+	// 6.5.1). Longer than 255 bytes it is cut.
 	CNAME string
 
 	// OnStream is called at the first packet of a stream of a declared section. It may only post.
@@ -69,6 +71,7 @@ type Peer struct {
 
 	sendMu sync.Mutex
 	rtcp   *srtp.Context // encrypts our RTCP, guarded by sendMu; nil before Attach and after Close
+	header rtcp.Header   // for pion/srtp, which parses headers once more; guarded by sendMu
 }
 
 func newPeer(plane *Plane, cfg PeerConfig) *Peer {
@@ -85,6 +88,9 @@ func newPeer(plane *Plane, cfg PeerConfig) *Peer {
 	return peer
 }
 
+// Format writes the peer's name, whatever the verb: nothing inside a peer is for showing.
+func (peer *Peer) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "peer "+peer.cname) }
+
 // Attach gives the peer its keys and the path that ICE selected. From then on packets from the
 // path are received and the peer can be subscribed.
 func (peer *Peer) Attach(path netio.Path, keys Keys) error {
@@ -96,7 +102,7 @@ func (peer *Peer) Attach(path netio.Path, keys Keys) error {
 	if err != nil {
 		return fmt.Errorf("make inbound srtp context: %w", err)
 	}
-	rtcp, err := keys.outbound()
+	out, err := keys.outbound()
 	if err != nil {
 		return fmt.Errorf("make outbound srtcp context: %w", err)
 	}
@@ -115,7 +121,7 @@ func (peer *Peer) Attach(path netio.Path, keys Keys) error {
 	peer.mu.Unlock()
 
 	peer.sendMu.Lock()
-	peer.rtcp = rtcp
+	peer.rtcp = out
 	peer.sendMu.Unlock()
 	return peer.Move(path)
 }
@@ -286,7 +292,7 @@ func (peer *Peer) writeRTCP(out *netio.Batch, b []byte, c *counts) {
 		peer.sendMu.Unlock()
 		return
 	}
-	encrypted, err := peer.rtcp.EncryptRTCP(slot, b, nil)
+	encrypted, err := peer.rtcp.EncryptRTCP(slot, b, &peer.header)
 	peer.sendMu.Unlock()
 	if err != nil {
 		c.drop(DropEncrypt)

@@ -1,7 +1,7 @@
 // Package forward is the data plane: it decrypts the packets of publications, fans them out to
 // their subscriptions and encrypts them anew, each receiver's under its own SSRC.
 //
-// A packet is run to completion. netio's reader goroutine hands it to a Reader, which decrypts it
+// A packet is run to completion. netio's reader goroutine hands it to NewReader's, which decrypts it
 // in place and keeps it until the batch ends; then, receiver by receiver, each copy is encrypted
 // straight into a slot of the outgoing batch. Per packet nothing here allocates or logs, and the
 // locks taken are uncontended but for moments: they exist because an endpoint's path can move
@@ -50,6 +50,8 @@ type Plane struct {
 	ticking tick // used by Tick alone
 }
 
+var _ netio.Media = (*Plane)(nil)
+
 // NewPlane returns a plane without peers.
 func NewPlane(cfg Config) *Plane {
 	if cfg.Now == nil {
@@ -61,7 +63,7 @@ func NewPlane(cfg Config) *Plane {
 }
 
 // NewReader returns the plane's half of a reading goroutine that owns out.
-func (p *Plane) NewReader(out *netio.Batch) netio.Reader { return newReader(p, out) }
+func (p *Plane) NewReader(out *netio.Batch) netio.Reader { return &reader{plane: p, out: out} }
 
 // NewPeer returns a peer that is not attached to a path yet.
 func (p *Plane) NewPeer(cfg PeerConfig) *Peer {

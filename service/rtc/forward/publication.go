@@ -21,6 +21,21 @@ const (
 	Camera
 )
 
+// String returns the name of the source on the wire: in track ids and metrics.
+func (s Source) String() string {
+	switch s {
+	case Voice:
+		return "voice"
+	case ScreenAudio:
+		return "screen-audio"
+	case Screen:
+		return "screen"
+	case Camera:
+		return "video"
+	}
+	return "unknown"
+}
+
 const (
 	voiceTimeout  = time.Second // without packets, after which a voice is off
 	sourceTimeout = time.Second // without packets, after which an SSRC of before may come back
@@ -55,15 +70,15 @@ type Publication struct {
 	keyframe atomic.Int64
 
 	// Guarded by peer.mu.
-	closed    bool
 	muted     bool
 	detector  speech.Detector
 	source    *stream // that feeds it; nil before the first packet
 	packets   uint64
+	latest    time.Duration // arrival of the last packet
 	sequence  rewrite.Sequence
 	shift     uint32        // added to timestamps
 	timestamp uint32        // last one sent
-	arrived   time.Duration // of the packet with it
+	arrived   time.Duration // of the packet with it; 0: none was sent
 
 	// fanning is held while packets are written to the subscriptions: two readers may have
 	// packets of one publication in the moment its path moves from one to the other.
@@ -96,7 +111,6 @@ func (pub *Publication) SetMuted(muted bool) {
 func (pub *Publication) Close() {
 	pub.peer.unpublish(pub)
 	pub.peer.mu.Lock()
-	pub.closed = true
 	pub.resetVoice()
 	pub.peer.mu.Unlock()
 	pub.postVoice()
@@ -138,7 +152,9 @@ func (pub *Publication) Stats() PublicationStats {
 // called with peer.mu held, for packets of st in the order they came.
 func (pub *Publication) number(st *stream, fresh bool, h *header, now time.Duration) (seq uint64, ts uint32, why Drop) {
 	if pub.source != st {
-		if pub.source != nil {
+		// A section that was away for a description or two comes back as another stream, with
+		// the same SSRC.
+		if pub.source != nil && pub.source.ssrc != st.ssrc {
 			// An SSRC that is new is what the endpoint means to send from now on. The one before
 			// it only comes back if that was a mistake: it must not alternate with the new one.
 			if !fresh && now-pub.source.arrived < sourceTimeout {
@@ -152,6 +168,7 @@ func (pub *Publication) number(st *stream, fresh bool, h *header, now time.Durat
 		pub.source = st
 	}
 	pub.packets++
+	pub.latest = now
 	if pub.muted {
 		pub.sequence.Drop(h.seq)
 		return 0, 0, DropMuted
@@ -193,7 +210,7 @@ func (pub *Publication) timestampAt(now time.Duration) (ts uint32, ok bool) {
 
 // hear listens to a packet's audio level. It is called with peer.mu held.
 func (pub *Publication) hear(level uint8, now time.Duration) (changed bool) {
-	if pub.cfg.Source != Voice || pub.closed || !pub.detector.Add(level, now) {
+	if pub.cfg.Source != Voice || !pub.detector.Add(level, now) {
 		return false
 	}
 	pub.voice.Store(pub.detector.Speaking())
@@ -209,7 +226,7 @@ func (pub *Publication) resetVoice() {
 // expireVoice turns the voice off if packets have stopped.
 func (pub *Publication) expireVoice(now time.Duration) {
 	pub.peer.mu.Lock()
-	silent := pub.source == nil || now-pub.source.arrived > voiceTimeout
+	silent := now-pub.latest > voiceTimeout
 	if silent {
 		pub.resetVoice()
 	}

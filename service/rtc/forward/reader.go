@@ -4,15 +4,16 @@ import (
 	"errors"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
 
 	"rtcd/service/rtc/netio"
 )
 
-// Reader is the plane's half of one reading goroutine, which alone uses it. It implements
+// reader is the plane's half of one reading goroutine, which alone uses it. It implements
 // netio.Reader.
-type Reader struct {
+type reader struct {
 	plane *Plane
 	out   *netio.Batch
 
@@ -25,8 +26,11 @@ type Reader struct {
 	path netio.Path
 	peer *Peer
 
-	counts  counts
-	scratch rtp.Header // for pion/srtp, which parses headers once more
+	counts counts
+
+	// For pion/srtp, which parses headers once more.
+	scratch     rtp.Header
+	scratchRTCP rtcp.Header
 }
 
 // packet is a decrypted packet that waits for the end of its batch. Its bytes are the reader's.
@@ -45,18 +49,16 @@ func (p *packet) octets() int { return len(p.bytes) - fixedHeader - twccBlock }
 // run is the packets of one publication in a batch, in the order they came.
 type run struct {
 	pub         *Publication
-	first, last int // indices in Reader.packets
+	first, last int // indices in reader.packets
 	n           int
 	octets      uint64 // of payload
 }
 
-func newReader(p *Plane, out *netio.Batch) *Reader { return &Reader{plane: p, out: out} }
-
 // Known reports whether path is that of an attached peer.
-func (r *Reader) Known(path netio.Path) bool { return r.lookup(path) != nil }
+func (r *reader) Known(path netio.Path) bool { return r.lookup(path) != nil }
 
 // lookup returns the peer of path, nil if there is none.
-func (r *Reader) lookup(path netio.Path) *Peer {
+func (r *reader) lookup(path netio.Path) *Peer {
 	if r.peer == nil || path != r.path {
 		r.path, r.peer = path, (*r.plane.byPath.Load())[path]
 	}
@@ -64,12 +66,12 @@ func (r *Reader) lookup(path netio.Path) *Peer {
 }
 
 // Receive takes one SRTP or SRTCP packet. It is overwritten, and used until Flush.
-func (r *Reader) Receive(b []byte, from netio.Path) {
+func (r *reader) Receive(b []byte, from netio.Path) {
 	if r.now == 0 {
 		r.now = max(1, r.plane.clock())
 	}
-	rtcp := isRTCP(b)
-	if rtcp {
+	report := isRTCP(b)
+	if report {
 		r.counts.RTCPIn++
 	} else {
 		r.counts.PacketsIn++
@@ -80,7 +82,7 @@ func (r *Reader) Receive(b []byte, from netio.Path) {
 		r.counts.drop(DropUnknownPath)
 	case len(b) > maxPacket:
 		r.counts.drop(DropMalformed)
-	case rtcp:
+	case report:
 		r.receiveRTCP(peer, b)
 	default:
 		r.receiveRTP(peer, b)
@@ -88,7 +90,7 @@ func (r *Reader) Receive(b []byte, from netio.Path) {
 }
 
 // receiveRTP decrypts an RTP packet and queues it for the fan-out.
-func (r *Reader) receiveRTP(peer *Peer, b []byte) {
+func (r *reader) receiveRTP(peer *Peer, b []byte) {
 	var h header
 	if !h.parse(b) {
 		r.counts.drop(DropMalformed)
@@ -133,7 +135,7 @@ func (r *Reader) receiveRTP(peer *Peer, b []byte) {
 // accept verifies and decrypts b in place, and returns the stream it is of. fresh reports that
 // it is the stream's first packet. The stream is nil for a packet that is to be dropped. Bytes
 // that do not verify change nothing. It is called with the peer's mu held.
-func (r *Reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh bool, plain []byte, why Drop) {
+func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh bool, plain []byte, why Drop) {
 	if in.srtp == nil {
 		return nil, false, nil, DropUnknownPath
 	}
@@ -168,7 +170,7 @@ func (r *Reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 
 // note does the book-keeping for an accepted packet, and reports whether it turned the voice on
 // or off. It is called with the peer's mu held.
-func (r *Reader) note(in *inbound, st *stream, pub *Publication, h *header, plain []byte) (heard bool) {
+func (r *reader) note(in *inbound, st *stream, pub *Publication, h *header, plain []byte) (heard bool) {
 	st.packet(h.seq, h.timestamp, r.now)
 	if h.profile == 0 {
 		return false
@@ -200,7 +202,7 @@ func align(b, plain []byte, payload int) []byte {
 }
 
 // queue adds a packet to its publication's run.
-func (r *Reader) queue(pub *Publication, p packet) {
+func (r *reader) queue(pub *Publication, p packet) {
 	i := len(r.packets)
 	r.packets = append(r.packets, p)
 	for k := len(r.runs) - 1; k >= 0; k-- {
@@ -216,7 +218,7 @@ func (r *Reader) queue(pub *Publication, p packet) {
 
 // Flush sends the packets of the batch to those who subscribed to them. netio sends what is left
 // in the outgoing batch after it.
-func (r *Reader) Flush() {
+func (r *reader) Flush() {
 	if len(r.runs) > 0 {
 		begin := r.plane.clock()
 		for i := range r.runs {
@@ -239,7 +241,7 @@ func (r *Reader) Flush() {
 
 // fanOut writes the packets of one publication, receiver by receiver: packets to one destination
 // that follow each other leave in one system call.
-func (r *Reader) fanOut(run *run) {
+func (r *reader) fanOut(run *run) {
 	pub := run.pub
 	pub.fanning.Lock()
 	defer pub.fanning.Unlock()

@@ -28,7 +28,7 @@ const (
 )
 
 // receiveRTCP decrypts a compound RTCP packet and acts on its parts.
-func (r *Reader) receiveRTCP(peer *Peer, b []byte) {
+func (r *reader) receiveRTCP(peer *Peer, b []byte) {
 	if len(b) < rtcpHeader || b[0]>>6 != 2 {
 		r.counts.drop(DropMalformed)
 		return
@@ -53,7 +53,7 @@ func (r *Reader) receiveRTCP(peer *Peer, b []byte) {
 
 // acceptRTCP verifies and decrypts b in place; the result is nil for a packet that is to be
 // dropped. It is called with the peer's mu held.
-func (r *Reader) acceptRTCP(in *inbound, b []byte) (plain []byte, why Drop) {
+func (r *reader) acceptRTCP(in *inbound, b []byte) (plain []byte, why Drop) {
 	sender := binary.BigEndian.Uint32(b[4:])
 	switch {
 	case in.srtp == nil:
@@ -61,7 +61,7 @@ func (r *Reader) acceptRTCP(in *inbound, b []byte) (plain []byte, why Drop) {
 	case !in.admitsReport(sender):
 		return nil, DropUnknownSSRC
 	}
-	plain, err := in.srtp.DecryptRTCP(b, b, nil)
+	plain, err := in.srtp.DecryptRTCP(b, b, &r.scratchRTCP)
 	if err != nil {
 		return nil, refusal(err)
 	}
@@ -94,7 +94,7 @@ func cutRTCP(b []byte) (part, rest []byte, ok bool) {
 }
 
 // receivePart acts on one part of a compound packet.
-func (r *Reader) receivePart(peer *Peer, b []byte) {
+func (r *reader) receivePart(peer *Peer, b []byte) {
 	kind := FeedbackOther
 	count := int(b[0] & 0x1f)
 	switch b[1] {
@@ -126,7 +126,7 @@ func (r *Reader) receivePart(peer *Peer, b []byte) {
 }
 
 // payloadFeedback acts on feedback about a payload (RFC 4585 section 6.3, RFC 5104 section 4.3).
-func (r *Reader) payloadFeedback(peer *Peer, b []byte, format int) Feedback {
+func (r *reader) payloadFeedback(peer *Peer, b []byte, format int) Feedback {
 	const fci = 12 // offset: after the SSRCs of sender and media
 	switch {
 	case format == formatPLI && len(b) >= fci:
@@ -144,14 +144,14 @@ func (r *Reader) payloadFeedback(peer *Peer, b []byte, format int) Feedback {
 }
 
 // keyframe passes a request for a keyframe of the peer's subscription on.
-func (r *Reader) keyframe(peer *Peer, ssrc uint32) {
+func (r *reader) keyframe(peer *Peer, ssrc uint32) {
 	if sub := peer.subscription(ssrc); sub != nil && sub.pub.requestKeyframe(r.now) {
 		r.counts.Keyframes++
 	}
 }
 
 // reports notes what the receiver reports of its subscriptions.
-func (r *Reader) reports(peer *Peer, blocks []byte, count int) {
+func (r *reader) reports(peer *Peer, blocks []byte, count int) {
 	ntp := uint32(peer.plane.ntp(r.now) >> 16)
 	for ; count > 0 && len(blocks) >= reportBlock; count, blocks = count-1, blocks[reportBlock:] {
 		if sub := peer.subscription(binary.BigEndian.Uint32(blocks)); sub != nil {

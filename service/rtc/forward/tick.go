@@ -7,6 +7,9 @@ import (
 	"rtcd/service/rtc/netio"
 )
 
+// ownName is our CNAME in what we report as a receiver.
+const ownName = "rtcd"
+
 // maxReports is how many sender reports go into one RTCP packet. With a CNAME of 26 bytes each
 // that makes 1,000 bytes.
 const (
@@ -100,7 +103,7 @@ func (t *tick) receiverReport(peer *Peer, out *netio.Batch, now time.Duration) {
 	b[0] |= byte(n)
 	setLength(b)
 	at := len(b)
-	b = appendName(append(b, 0x80|1, typeSDES, 0, 0), peer.ssrc, peer.cname)
+	b = appendName(append(b, 0x80|1, typeSDES, 0, 0), peer.ssrc, ownName)
 	setLength(b[at:])
 	t.rtcp = b
 	peer.writeRTCP(out, b, &t.counts)

@@ -9,7 +9,7 @@ import (
 
 // Limits of one session's inbound streams.
 const (
-	maxSections = 64
+	maxSections = 256
 	maxStreams  = 16  // SSRCs received at a time
 	maxPending  = 4   // SSRCs at a time that belong to no declared section, yet
 	maxSSRCs    = 256 // undeclared SSRCs, and senders of RTCP, in the life of a session
@@ -112,7 +112,9 @@ func (in *inbound) setUplinks(uplinks []Uplink) {
 	in.sections = sections
 	in.pending = [maxPending]pendingSSRC{}
 	for i := in.n - 1; i >= 0; i-- {
-		if !slices.Contains(sections, in.streams[i].section) {
+		of := in.streams[i].section
+		declared := in.bySSRC(in.ssrcs[i])
+		if declared != nil && declared != of || !slices.Contains(sections, of) {
 			in.remove(i)
 		}
 	}
@@ -168,12 +170,7 @@ func (in *inbound) remove(i int) {
 
 // declares reports whether a section has the SSRC.
 func (in *inbound) declares(ssrc uint32) bool {
-	for _, s := range in.sections {
-		if slices.Contains(s.SSRCs, ssrc) {
-			return true
-		}
-	}
-	return false
+	return in.bySSRC(ssrc) != nil
 }
 
 // admits reports whether a packet of an SSRC without a stream is worth verifying. Each authentic
@@ -208,9 +205,7 @@ func (in *inbound) pendingSlot(ssrc uint32, now time.Duration) *pendingSSRC {
 // payload type (RFC 8843 section 9.2).
 func (in *inbound) admit(h *header, b []byte, now time.Duration) *stream {
 	var s *section
-	if in.declares(h.ssrc) {
-		s = in.bySSRC(h.ssrc)
-	} else {
+	if s = in.bySSRC(h.ssrc); s == nil {
 		if in.seen == nil {
 			in.seen = make(map[uint32]struct{})
 		}
@@ -229,6 +224,7 @@ func (in *inbound) admit(h *header, b []byte, now time.Duration) *stream {
 	return st
 }
 
+// bySSRC returns the section that declares the SSRC, nil if there is none.
 func (in *inbound) bySSRC(ssrc uint32) *section {
 	for _, s := range in.sections {
 		if slices.Contains(s.SSRCs, ssrc) {
