@@ -24,6 +24,9 @@ const maxBodyBytes = 4 << 10
 type Principal struct {
 	ClientID string // empty for the admin
 	Admin    bool
+	// Hold, if set, is called when the client's WebSocket begins, and what it returns when the
+	// WebSocket has ended.
+	Hold func() (release func())
 }
 
 // Auth is what the API needs of authentication. The text of an error is sent to the peer as it
@@ -31,11 +34,11 @@ type Principal struct {
 // busy: 429) or Unavailable() bool (the store cannot do it now: 503); any other is a refusal.
 type Auth interface {
 	// Authenticate says who sent the value of an Authorization header.
-	Authenticate(ctx context.Context, from netip.Addr, authorization string) (Principal, error)
+	Authenticate(ctx context.Context, authorization string, remote netip.Addr) (Principal, error)
 	// Register adds a client.
-	Register(ctx context.Context, from netip.Addr, clientID, authKey string) error
+	Register(ctx context.Context, clientID, authKey string) error
 	// Login exchanges a client's key for a token.
-	Login(ctx context.Context, from netip.Addr, clientID, authKey string) (token string, err error)
+	Login(ctx context.Context, clientID, authKey string, remote netip.Addr) (token string, err error)
 	// Unregister removes a client and its tokens.
 	Unregister(ctx context.Context, clientID string) error
 }

@@ -32,11 +32,17 @@ type fakeAuth struct {
 	keys map[string]string
 	fail error // returned by everything, if set
 	from netip.Addr
+	held int
+}
+
+func (a *fakeAuth) hold() (release func()) {
+	a.held++
+	return func() { a.held-- }
 }
 
 const adminKey = "the-secret-key-of-the-administrator"
 
-func (a *fakeAuth) Authenticate(_ context.Context, from netip.Addr, authorization string) (api.Principal, error) {
+func (a *fakeAuth) Authenticate(_ context.Context, authorization string, from netip.Addr) (api.Principal, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.from = from
@@ -55,12 +61,12 @@ func (a *fakeAuth) Authenticate(_ context.Context, from netip.Addr, authorizatio
 	case subtle.ConstantTimeCompare([]byte(key), []byte(adminKey)) == 1:
 		return api.Principal{Admin: true}, nil
 	case a.keys[id] != "" && a.keys[id] == key:
-		return api.Principal{ClientID: id}, nil
+		return api.Principal{ClientID: id, Hold: a.hold}, nil
 	}
 	return api.Principal{}, errors.New("authentication failed")
 }
 
-func (a *fakeAuth) Register(_ context.Context, _ netip.Addr, id, key string) error {
+func (a *fakeAuth) Register(_ context.Context, id, key string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -77,7 +83,7 @@ func (a *fakeAuth) Register(_ context.Context, _ netip.Addr, id, key string) err
 	return nil
 }
 
-func (a *fakeAuth) Login(_ context.Context, _ netip.Addr, id, key string) (string, error) {
+func (a *fakeAuth) Login(_ context.Context, id, key string, _ netip.Addr) (string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fail != nil {
@@ -120,6 +126,7 @@ func (f fakeCalls) Sessions(group, call string) ([]api.Session, bool) {
 type fakeSockets struct {
 	served, dropped []string
 	panics          bool
+	during          func()
 }
 
 func (f *fakeSockets) Serve(w http.ResponseWriter, _ *http.Request, clientID string) {
@@ -127,6 +134,9 @@ func (f *fakeSockets) Serve(w http.ResponseWriter, _ *http.Request, clientID str
 		panic("bug with key " + adminKey)
 	}
 	f.served = append(f.served, clientID)
+	if f.during != nil {
+		f.during()
+	}
 	w.WriteHeader(http.StatusTeapot)
 }
 
@@ -410,6 +420,16 @@ func TestFailedAuthenticationIsLoggedSparingly(t *testing.T) {
 	}
 	if n := strings.Count(r.logs.String(), `"msg":"failed authentication"`); n != 1 {
 		t.Errorf("%d lines, want 1", n)
+	}
+}
+
+func TestCredentialsAreHeldWhileConnected(t *testing.T) {
+	r := newRig(shut)
+	during := 0
+	r.sockets.during = func() { during = r.auth.held }
+	r.do("GET", "/ws", "", c1)
+	if during != 1 || r.auth.held != 0 {
+		t.Errorf("held %d during the connection and %d after it, want 1 and 0", during, r.auth.held)
 	}
 }
 

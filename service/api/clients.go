@@ -32,7 +32,7 @@ func (h *handler) registerClient(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.clientID = body["clientID"]
-	if err := h.auth.Register(r.Context(), remoteAddr(r), body["clientID"], body["authKey"]); err != nil {
+	if err := h.auth.Register(r.Context(), body["clientID"], body["authKey"]); err != nil {
 		a.refuse(w, http.StatusBadRequest, err)
 		return
 	}
@@ -49,7 +49,7 @@ func (h *handler) loginClient(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.clientID = body["clientID"]
-	token, err := h.auth.Login(r.Context(), remoteAddr(r), body["clientID"], body["authKey"])
+	token, err := h.auth.Login(r.Context(), body["clientID"], body["authKey"], remoteAddr(r))
 	if err != nil {
 		h.quiet.Warn("failed authentication", "remoteAddr", r.RemoteAddr, "clientID", a.clientID, "err", err)
 		a.refuse(w, http.StatusBadRequest, err)
@@ -107,11 +107,11 @@ func (h *handler) serveCalls(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	clientID, ok := h.authenticateClient(w, r)
+	p, ok := h.authenticateClient(w, r)
 	if !ok {
 		return
 	}
-	sessions, ok := h.calls.Sessions(clientID, callID)
+	sessions, ok := h.calls.Sessions(p.ClientID, callID)
 	if !ok || len(sessions) == 0 {
 		http.Error(w, "failed to get session configs: call not found", http.StatusNotFound)
 		return
@@ -148,9 +148,14 @@ func callPath(path string) (callID, sessionID string, single, ok bool) {
 
 // serveWebSocket serves /ws.
 func (h *handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	if clientID, ok := h.authenticateClient(w, r); ok {
-		h.ws.Serve(w, r, clientID)
+	p, ok := h.authenticateClient(w, r)
+	if !ok {
+		return
 	}
+	if p.Hold != nil {
+		defer p.Hold()()
+	}
+	h.ws.Serve(w, r, p.ClientID)
 }
 
 var errUnauthorized = errors.New("unauthorized")
@@ -168,13 +173,13 @@ func (h *handler) authenticate(w http.ResponseWriter, r *http.Request, a *auditL
 
 // authenticateClient finds out which client sent a request that is answered in text. The admin
 // is no client.
-func (h *handler) authenticateClient(w http.ResponseWriter, r *http.Request) (clientID string, ok bool) {
+func (h *handler) authenticateClient(w http.ResponseWriter, r *http.Request) (p Principal, ok bool) {
 	p, err := h.principal(r)
 	if err == nil && (p.Admin || p.ClientID == "") {
 		err = errUnauthorized
 	}
 	if err == nil {
-		return p.ClientID, true
+		return p, true
 	}
 	status := statusOf(w, err, http.StatusUnauthorized)
 	text := errUnauthorized.Error()
@@ -184,14 +189,14 @@ func (h *handler) authenticateClient(w http.ResponseWriter, r *http.Request) (cl
 		text = http.StatusText(status)
 	}
 	http.Error(w, text, status)
-	return "", false
+	return Principal{}, false
 }
 
 // principal authenticates a request and writes its audit line.
 func (h *handler) principal(r *http.Request) (Principal, error) {
 	a := h.audit("authHandler", r)
 	defer a.log()
-	p, err := h.auth.Authenticate(r.Context(), remoteAddr(r), r.Header.Get("Authorization"))
+	p, err := h.auth.Authenticate(r.Context(), r.Header.Get("Authorization"), remoteAddr(r))
 	a.clientID, a.err = p.ClientID, err
 	a.code = http.StatusOK
 	if err != nil {
