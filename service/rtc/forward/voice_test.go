@@ -198,7 +198,7 @@ func TestLateFromBeforeTheMuteIsDropped(t *testing.T) {
 // Across roll-overs, with loss, reordering and duplicates: what gets through is what was sent, in
 // the order it came, each once.
 func TestLossReorderDuplicateAndRollOver(t *testing.T) {
-	for _, profile := range []srtp.ProtectionProfile{gcm, cm} {
+	for profile, n := range map[srtp.ProtectionProfile]int{gcm: 72_000, cm: 10_000} { // two roll-overs, and one
 		t.Run(profile.String(), func(t *testing.T) {
 			r := newRig(t)
 			speaker, listener := r.endpoint(profile), r.endpoint(profile)
@@ -211,7 +211,7 @@ func TestLossReorderDuplicateAndRollOver(t *testing.T) {
 			}
 			var held []wired
 			duplicates := 0
-			for i := range 72_000 {
+			for i := range n {
 				p := speaker.next(1)
 				w := wired{p, speaker.seal(p)}
 				switch {
@@ -293,16 +293,18 @@ func TestReceiverStaysInStep(t *testing.T) {
 		speaker, listener := r.endpoint(gcm), r.endpoint(gcm)
 		pub := speaker.publish(PublicationConfig{})
 		listener.subscribe(pub)
-		speaker.seq = rapid.Uint16().Draw(rt, "start")
+		speaker.seq = rapid.Uint16Range(0, 1<<16-1-rollOverGuard).Draw(rt, "start")
+		speaker.say(1)
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
 			switch rapid.IntRange(0, 9).Draw(rt, "step") {
 			case 0:
 				pub.SetMuted(rapid.Bool().Draw(rt, "muted"))
 			case 1:
+				r.advance(quietTime) // or there are too many at a time
 				speaker.ssrc++
 				speaker.seq = rapid.Uint16().Draw(rt, "restart")
 			case 2, 3, 4:
-				speaker.seq += uint16(rapid.IntRange(0, 1<<15-1).Draw(rt, "jump"))
+				speaker.seq += uint16(rapid.IntRange(0, 1<<15-2).Draw(rt, "jump"))
 			case 5:
 				r.advance(time.Duration(rapid.IntRange(0, 10).Draw(rt, "pause")) * time.Second)
 			}
