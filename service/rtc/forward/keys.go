@@ -51,6 +51,15 @@ func (k Keys) check() error {
 	return fmt.Errorf("%w: %s", errProfile, k.Profile)
 }
 
+// tag returns the length of the tag at the end of a packet.
+func (k Keys) tag() int {
+	switch k.Profile {
+	case srtp.ProtectionProfileAeadAes128Gcm, srtp.ProtectionProfileAeadAes256Gcm:
+		return 16
+	}
+	return 10
+}
+
 // inbound returns the context that decrypts what the endpoint sends.
 func (k Keys) inbound() (*srtp.Context, error) {
 	return srtp.CreateContext(k.RemoteKey, k.RemoteSalt, k.Profile,

@@ -116,7 +116,7 @@ func (peer *Peer) Attach(path netio.Path, keys Keys) error {
 		peer.mu.Unlock()
 		return ErrAttached
 	}
-	peer.in.srtp = in
+	peer.in.srtp, peer.in.tag = in, keys.tag()
 	peer.keys = keys
 	peer.mu.Unlock()
 

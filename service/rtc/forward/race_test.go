@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"sync"
 	"testing"
@@ -159,6 +160,22 @@ func TestSubscribersComeAndGoDuringTraffic(t *testing.T) {
 	}
 	if n := len(*pub.subs.Load()); n != 1 {
 		t.Errorf("%d subscriptions left, want 1", n)
+	}
+}
+
+// A peer that closes while it is being subscribed leaves nothing behind.
+func TestSubscribingAPeerThatCloses(t *testing.T) {
+	r := newRig(t)
+	pub := r.endpoint(gcm).publish(PublicationConfig{})
+	for range 300 {
+		guest := r.endpoint(gcm)
+		var wg sync.WaitGroup
+		wg.Go(guest.peer.Close)
+		_, err := pub.Subscribe(guest.peer, SubscriptionConfig{SSRC: 5})
+		wg.Wait()
+		if n := len(*pub.subs.Load()); n != 0 || err != nil && !errors.Is(err, ErrClosed) {
+			t.Fatalf("%d subscriptions left, error %v, want 0", n, err)
+		}
 	}
 }
 

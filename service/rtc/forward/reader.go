@@ -139,6 +139,9 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 	if in.srtp == nil {
 		return nil, false, nil, DropUnknownPath
 	}
+	if len(b) < h.payload+in.tag {
+		return nil, false, nil, DropMalformed
+	}
 	st = in.find(h.ssrc)
 	if st == nil && !in.admits(h.ssrc, r.now) {
 		return nil, false, nil, DropUnknownSSRC

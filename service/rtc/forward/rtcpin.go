@@ -25,6 +25,7 @@ const (
 	rtcpHeader  = 8 // with the SSRC of the sender
 	reportBlock = 24
 	senderBlock = 20 // of a sender report
+	rtcpIndex   = 4  // of SRTCP, with the bit that says encrypted (RFC 3711 section 3.4)
 )
 
 // receiveRTCP decrypts a compound RTCP packet and acts on its parts.
@@ -58,6 +59,8 @@ func (r *reader) acceptRTCP(in *inbound, b []byte) (plain []byte, why Drop) {
 	switch {
 	case in.srtp == nil:
 		return nil, DropUnknownPath
+	case len(b) < rtcpHeader+in.tag+rtcpIndex:
+		return nil, DropMalformed
 	case !in.admitsReport(sender):
 		return nil, DropUnknownSSRC
 	}

@@ -69,6 +69,10 @@ func (pub *Publication) Subscribe(peer *Peer, cfg SubscriptionConfig) (*Subscrip
 		peer.unsubscribe(sub)
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
+	if sub.closed.Load() { // its peer was, before the publication knew of it
+		pub.removeSubscription(sub)
+		return nil, fmt.Errorf("subscribe: %w", ErrClosed)
+	}
 	return sub, nil
 }
 

@@ -64,6 +64,7 @@ type stream struct {
 // inbound is what a Peer receives with. It is guarded by the peer's mu.
 type inbound struct {
 	srtp     *srtp.Context // nil before Attach and after Close
+	tag      int           // bytes at the end of a packet
 	sections []*section
 	bound    map[string]*Publication // by MID, also of sections that are not declared
 	arrivals *arrivals               // nil until a packet carries a transport-wide number
