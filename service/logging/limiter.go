@@ -1,0 +1,101 @@
+package logging
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+)
+
+const (
+	defaultInterval = 10 * time.Second
+	// maxReasons bounds the reasons that are remembered; those beyond share one.
+	maxReasons   = 1024
+	otherReasons = "other"
+)
+
+// A Limiter lets one line per reason through in an interval and counts the others. Its methods are
+// safe for concurrent use.
+type Limiter struct {
+	interval time.Duration
+
+	mu      sync.Mutex // guards reasons
+	reasons map[string]*reason
+}
+
+type reason struct {
+	last       time.Time
+	suppressed uint64
+}
+
+// NewLimiter returns a limiter; an interval of 0 means 10 s.
+func NewLimiter(interval time.Duration) *Limiter {
+	if interval <= 0 {
+		interval = defaultInterval
+	}
+	return &Limiter{interval: interval, reasons: map[string]*reason{}}
+}
+
+// Allow reports whether a line with this reason may be written now, and how many have not been
+// since the last that was. A reason is a constant of the program, not something a peer sent.
+func (l *Limiter) Allow(why string) (ok bool, suppressed uint64) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.reasons[why]
+	if r == nil {
+		if len(l.reasons) >= maxReasons {
+			why = otherReasons
+			r = l.reasons[why]
+		}
+		if r == nil {
+			l.reasons[why] = &reason{last: now}
+			return true, 0
+		}
+	}
+	if now.Sub(r.last) < l.interval {
+		r.suppressed++
+		return false, 0
+	}
+	suppressed = r.suppressed
+	r.last, r.suppressed = now, 0
+	return true, suppressed
+}
+
+// Log writes a line if Allow lets it, with the attribute suppressed if others were held back. The
+// caller of Log is the caller that the line names.
+func (l *Limiter) Log(ctx context.Context, log *slog.Logger, level slog.Level, why, msg string, attrs ...slog.Attr) {
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	ok, suppressed := l.Allow(why)
+	if !ok {
+		return
+	}
+	var pcs [1]uintptr
+	runtime.Callers(2, pcs[:]) // skip Callers and Log
+	r := slog.NewRecord(time.Now(), level, msg, pcs[0])
+	r.AddAttrs(attrs...)
+	if suppressed > 0 {
+		r.AddAttrs(slog.Uint64("suppressed", suppressed))
+	}
+	// A line that cannot be written has nowhere else to go.
+	_ = log.Handler().Handle(ctx, r)
+}
+
+// Flush writes a line for each reason that has held lines back since its last one, for the end of
+// the process or a regular report.
+func (l *Limiter) Flush(ctx context.Context, log *slog.Logger) {
+	l.mu.Lock()
+	held := map[string]uint64{}
+	for why, r := range l.reasons {
+		if r.suppressed > 0 {
+			held[why], r.suppressed = r.suppressed, 0
+		}
+	}
+	l.mu.Unlock()
+	for why, n := range held {
+		log.LogAttrs(ctx, slog.LevelWarn, "log lines were suppressed", slog.String("reason", why), slog.Uint64("suppressed", n))
+	}
+}
