@@ -1,0 +1,41 @@
+package config
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+
+	"github.com/BurntSushi/toml"
+)
+
+//go:embed config.sample.toml
+var sample []byte
+
+// Sample returns the sample file: every key, commented out, with its default, unit and variable.
+func Sample() []byte { return bytes.Clone(sample) }
+
+// Encode returns the configuration as TOML that loads to an equal one. It holds the secrets; see
+// [Config.Redacted].
+func (c Config) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := toml.NewEncoder(&b)
+	enc.Indent = ""
+	if err := enc.Encode(c); err != nil {
+		return nil, fmt.Errorf("encode configuration: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Redacted returns a copy whose secrets are replaced by a placeholder, fit to be shown.
+func (c Config) Redacted() Config {
+	hide := func(s *Secret) { *s = Secret(s.String()) }
+	hide(&c.API.Security.AdminSecretKey)
+	hide(&c.RTC.TURN.StaticAuthSecret)
+	servers := append([]ICEServer(nil), c.RTC.ICEServers...)
+	for i := range servers {
+		hide(&servers[i].Credential)
+		hide(&servers[i].Username)
+	}
+	c.RTC.ICEServers = servers
+	return c
+}
