@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -64,13 +65,22 @@ func (r RTC) unusable(s ICEServer) string {
 	return ""
 }
 
-// DiscoveryURL returns the STUN URL for finding the addresses that end users are told (the first
-// one of the first STUN entry), or "".
-func (r RTC) DiscoveryURL() string {
+// DiscoveryAddress returns host:port of the STUN server for finding the addresses that end users are
+// told (the first URL of the first STUN entry), or "".
+func (r RTC) DiscoveryAddress() string {
 	for _, s := range r.ICEServers {
-		if !s.IsTURN() && len(s.URLs) > 0 {
-			return s.URLs[0]
+		if s.IsTURN() || len(s.URLs) == 0 {
+			continue
 		}
+		scheme, address, _ := strings.Cut(s.URLs[0], ":")
+		if _, _, err := net.SplitHostPort(address); err == nil {
+			return address
+		}
+		port := "3478" // RFC 7064, section 3.2
+		if strings.EqualFold(scheme, "stuns") {
+			port = "5349"
+		}
+		return net.JoinHostPort(strings.Trim(address, "[]"), port)
 	}
 	return ""
 }

@@ -227,8 +227,26 @@ func TestUsableICEServers(t *testing.T) {
 	if got := used(c); got != "turn:bare turn:own stun:s" {
 		t.Errorf("with secret: %s", got)
 	}
-	if !c.RTC.ICEServers[0].NeedsCredentials() || c.RTC.ICEServers[1].NeedsCredentials() || c.RTC.DiscoveryURL() != "stun:s" {
+	if !c.RTC.ICEServers[0].NeedsCredentials() || c.RTC.ICEServers[1].NeedsCredentials() {
 		t.Error("wrong kind of entry")
+	}
+}
+
+func TestDiscoveryAddress(t *testing.T) {
+	for url, want := range map[string]string{
+		"stun:a.example:3479":  "a.example:3479",
+		"stun:a.example":       "a.example:3478",
+		"STUNS:a.example":      "a.example:5349",
+		"stun:[fd00::1]":       "[fd00::1]:3478",
+		"stun:[fd00::1]:19302": "[fd00::1]:19302",
+	} {
+		c := mustLoad(t, `rtc.ice_servers = [{urls=["turn:t"],username="u",credential="p"}, "`+url+`", "stun:other"]`)
+		if got := c.RTC.DiscoveryAddress(); got != want {
+			t.Errorf("%s: %q, want %q", url, got, want)
+		}
+	}
+	if got := Default().RTC.DiscoveryAddress(); got != "" {
+		t.Errorf("without servers: %q", got)
 	}
 }
 

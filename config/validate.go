@@ -207,7 +207,7 @@ func (k *checking) checkOverrides() {
 	if err2 != nil {
 		k.fault("rtc.ice_host_port_override", r.ICEHostPortOverride, err2.Error())
 	}
-	if err == nil && port.Kind != PortOverrideNone && host.Kind == HostOverrideNone && r.DiscoveryURL() == "" {
+	if err == nil && port.Kind != PortOverrideNone && host.Kind == HostOverrideNone && r.DiscoveryAddress() == "" {
 		k.doubt("rtc.ice_host_port_override", "has no effect without rtc.ice_host_override or a STUN server in rtc.ice_servers")
 	}
 }
