@@ -1,0 +1,339 @@
+// Package wire encodes and decodes the messages of a backend's WebSocket.
+//
+// A message is two MessagePack values back to back: the type, a string, and the data. Everything
+// that is decoded is bounded, checked and copied: nothing returned aliases the input.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"unicode"
+	"unicode/utf8"
+
+	"rtcd/service/msgpack"
+)
+
+// The types of messages.
+const (
+	TypeHello     = "hello"
+	TypeJoin      = "join"
+	TypeLeave     = "leave"
+	TypeReconnect = "reconnect"
+	TypeRTC       = "rtc"
+	TypeClose     = "close"
+	TypeVAD       = "vad"
+)
+
+// SignalType is the number in an rtc or vad message.
+type SignalType int64
+
+// The numbers.
+const (
+	SignalICE       SignalType = 1
+	SignalSDP       SignalType = 2
+	SignalMute      SignalType = 3
+	SignalUnmute    SignalType = 4
+	SignalScreenOn  SignalType = 5
+	SignalScreenOff SignalType = 6
+	SignalVoiceOn   SignalType = 7
+	SignalVoiceOff  SignalType = 8
+	SignalVideoOn   SignalType = 9
+	SignalVideoOff  SignalType = 10
+)
+
+// Limits of a message.
+const (
+	MaxMessage = 1 << 20 // bytes
+	MaxID      = 128     // bytes of a session, call, user or other id
+	maxKey     = 1 << 10 // bytes of a key or another string
+)
+
+// Errors of decoding.
+var (
+	ErrTooLarge    = errors.New("message too large")
+	ErrUnknownType = errors.New("unknown message type")
+	ErrID          = errors.New("id is not valid")
+	ErrMissing     = errors.New("data is nil or empty")
+)
+
+// Join is the data of a join. Props that were absent or of a wrong type are nil; ids that were
+// not strings are empty.
+type Join struct {
+	CallID, UserID, SessionID string
+	ChannelID                 *string
+	AV1Support, DCSignaling   *bool
+}
+
+// Signal is the data of an rtc or vad message.
+type Signal struct {
+	GroupID, UserID, SessionID, CallID string
+	Type                               SignalType
+	Data                               []byte
+}
+
+// Message is what a backend sends. Type says which other field is set.
+type Message struct {
+	Type      string // TypeJoin, TypeLeave, TypeReconnect or TypeRTC
+	Join      Join
+	SessionID string // leave, reconnect
+	Signal    Signal // rtc
+}
+
+// ServerMessage is what the server sends.
+type ServerMessage struct {
+	Type             string // TypeHello, TypeClose, TypeRTC or TypeVAD
+	ClientID, ConnID string // hello
+	SessionID        string // close
+	Signal           Signal // rtc, vad
+}
+
+// Decode decodes a message of a backend. The error of one that is well-formed but of no known
+// type is ErrUnknownType.
+func Decode(b []byte) (Message, error) {
+	r, typ, err := open(b)
+	if err != nil {
+		return Message{}, err
+	}
+	m := Message{Type: typ}
+	switch typ {
+	case TypeJoin:
+		m.Join, err = readJoin(r)
+	case TypeLeave, TypeReconnect:
+		var ids [1]string
+		err = readStrings(r, []string{"sessionID"}, ids[:])
+		m.SessionID = ids[0]
+	case TypeRTC:
+		m.Signal, err = readSignal(r)
+	default:
+		if err = r.Skip(); err == nil {
+			err = ErrUnknownType
+		}
+	}
+	if err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// DecodeServer decodes a message of the server.
+func DecodeServer(b []byte) (ServerMessage, error) {
+	r, typ, err := open(b)
+	if err != nil {
+		return ServerMessage{}, err
+	}
+	m := ServerMessage{Type: typ}
+	switch typ {
+	case TypeHello:
+		var ids [2]string
+		err = readStrings(r, []string{"clientID", "connID"}, ids[:])
+		m.ClientID, m.ConnID = ids[0], ids[1]
+	case TypeClose:
+		var ids [1]string
+		err = readStrings(r, []string{"sessionID"}, ids[:])
+		m.SessionID = ids[0]
+	case TypeRTC, TypeVAD:
+		m.Signal, err = readSignal(r)
+	default:
+		if err = r.Skip(); err == nil {
+			err = ErrUnknownType
+		}
+	}
+	if err != nil {
+		return ServerMessage{}, err
+	}
+	return m, nil
+}
+
+// open reads the type of a message: a str, or a bin. One that is none of ours becomes "", so that
+// nothing downstream ever sees it.
+func open(b []byte) (*msgpack.Reader, string, error) {
+	if len(b) > MaxMessage {
+		return nil, "", ErrTooLarge
+	}
+	r := msgpack.NewReader(b, msgpack.Limits{Depth: 4, Elements: 64})
+	raw, err := r.Bytes()
+	if err != nil {
+		return nil, "", fmt.Errorf("message type: %w", err)
+	}
+	switch t := string(raw); t {
+	case TypeHello, TypeJoin, TypeLeave, TypeReconnect, TypeRTC, TypeClose, TypeVAD:
+		return r, t, nil
+	}
+	return r, "", nil
+}
+
+// readStrings reads a map of strings, all keys and values, and puts those of keys into out.
+func readStrings(r *msgpack.Reader, keys []string, out []string) error {
+	if r.IsNil() {
+		return ErrMissing
+	}
+	n, err := r.Map()
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return ErrMissing
+	}
+	for range n {
+		key, err := r.String(maxKey)
+		if err != nil {
+			return fmt.Errorf("key: %w", err)
+		}
+		value, err := r.String(maxKey)
+		if err != nil {
+			return fmt.Errorf("value: %w", err)
+		}
+		for i, k := range keys {
+			if k != key {
+				continue
+			}
+			if err := CheckID(value); err != nil {
+				return err
+			}
+			out[i] = value
+		}
+	}
+	return nil
+}
+
+func readJoin(r *msgpack.Reader) (Join, error) {
+	var j Join
+	if r.IsNil() {
+		return j, ErrMissing
+	}
+	n, err := r.Map()
+	if err != nil {
+		return j, err
+	}
+	for range n {
+		key, err := r.String(maxKey)
+		if err != nil {
+			return j, fmt.Errorf("key: %w", err)
+		}
+		switch key {
+		case "callID":
+			j.CallID, err = readJoinID(r)
+		case "userID":
+			j.UserID, err = readJoinID(r)
+		case "sessionID":
+			j.SessionID, err = readJoinID(r)
+		case "channelID":
+			j.ChannelID, err = optional(r, func() (string, error) {
+				s, err := r.String(maxKey)
+				if err == nil && !utf8.ValidString(s) {
+					err = ErrID
+				}
+				return s, err
+			})
+		case "av1Support":
+			j.AV1Support, err = optional(r, r.Bool)
+		case "dcSignaling":
+			j.DCSignaling, err = optional(r, r.Bool)
+		default:
+			err = r.Skip()
+		}
+		if err != nil {
+			return j, fmt.Errorf("join: %w", err)
+		}
+	}
+	return j, nil
+}
+
+// readJoinID reads an id; a value of another type is no id, which is not this package's worry.
+func readJoinID(r *msgpack.Reader) (string, error) {
+	v, err := optional(r, func() (string, error) { return r.String(maxKey) })
+	if err != nil || v == nil {
+		return "", err
+	}
+	return *v, CheckID(*v)
+}
+
+// optional reads a value with read, or skips one of another type.
+func optional[T any](r *msgpack.Reader, read func() (T, error)) (*T, error) {
+	v, err := read()
+	if errors.Is(err, msgpack.ErrType) {
+		return nil, r.Skip()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &v, nil
+}
+
+func readSignal(r *msgpack.Reader) (Signal, error) {
+	var s Signal
+	if r.IsNil() {
+		return s, r.Nil()
+	}
+	n, err := r.Map()
+	if err != nil {
+		return s, err
+	}
+	for range n {
+		key, err := r.String(maxKey)
+		if err != nil {
+			return s, fmt.Errorf("key: %w", err)
+		}
+		if r.IsNil() {
+			if err := r.Nil(); err != nil {
+				return s, err
+			}
+			continue
+		}
+		switch key {
+		case "group_id":
+			s.GroupID, err = readID(r)
+		case "user_id":
+			s.UserID, err = readID(r)
+		case "session_id":
+			s.SessionID, err = readID(r)
+		case "call_id":
+			s.CallID, err = readID(r)
+		case "type":
+			var t int64
+			t, err = r.Int()
+			s.Type = SignalType(t)
+		case "data":
+			var raw []byte
+			raw, err = r.Bytes()
+			s.Data = append([]byte(nil), raw...)
+		default:
+			err = r.Skip()
+		}
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", typeOf(key), err)
+		}
+	}
+	return s, nil
+}
+
+// typeOf keeps foreign keys out of error texts.
+func typeOf(key string) string {
+	switch key {
+	case "group_id", "user_id", "session_id", "call_id", "type", "data":
+		return key
+	}
+	return "unknown key"
+}
+
+func readID(r *msgpack.Reader) (string, error) {
+	s, err := r.String(maxKey)
+	if err != nil {
+		return "", err
+	}
+	return s, CheckID(s)
+}
+
+// CheckID says what is wrong with an id: more than MaxID bytes, not UTF-8, or with control
+// characters. The empty one is fine here.
+func CheckID(id string) error {
+	if len(id) > MaxID || !utf8.ValidString(id) {
+		return ErrID
+	}
+	for _, c := range id {
+		if unicode.IsControl(c) {
+			return ErrID
+		}
+	}
+	return nil
+}
