@@ -1,0 +1,332 @@
+// Package ws serves the WebSockets of backends: it hands their messages to the calls and carries
+// the calls' messages back to whichever connection serves a session now.
+//
+// Each connection has a read pump and a write pump. What a session has to say is queued on the
+// connection its route names; when that connection dies, what its peer's TCP did not acknowledge
+// goes out again, in order and before anything newer, on another connection of the same client,
+// or is parked until the client is back. A client that stalls or floods delays nobody else.
+package ws
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"rtcd/service/api/internal/quietlog"
+	"rtcd/service/api/wire"
+	"rtcd/service/metrics"
+)
+
+// Calls is what the server needs of the calls. All methods return at once and are safe for
+// concurrent use. A session is always named by its group, which is the client's id, and its own
+// id: what belongs to another client looks like what does not exist. The close of an ended
+// session is handed to Send before Exists says no and before its id can be joined anew.
+type Calls interface {
+	// Join starts a session; it exists when Join returns. Joining again in the same call while
+	// the session lives changes nothing and is no error. Any other refusal is an error.
+	Join(groupID string, j wire.Join) error
+	// Leave ends a session, if there is one.
+	Leave(groupID, sessionID string)
+	// Signal hands one signalling message to a session.
+	Signal(groupID, sessionID string, s wire.Signal) error
+	// Exists reports whether the session lives.
+	Exists(groupID, sessionID string) bool
+}
+
+// Limits of a Server by name, as counted in rtcd_limit_hits_total.
+const (
+	LimitConnections metrics.Limit = "ws_connections_per_client"
+	LimitInboundRate metrics.Limit = "ws_inbound_rate"
+	LimitQueue       metrics.Limit = "ws_outbound_queue"
+	LimitStall       metrics.Limit = "ws_stall"
+	LimitParked      metrics.Limit = "ws_parked_messages"
+)
+
+// Config holds the settings of a Server. Zero values mean the defaults named with each field.
+type Config struct {
+	PingInterval time.Duration // 10 s
+	PongTimeout  time.Duration // 20 s without a pong: the peer is dead
+	WriteTimeout time.Duration // 10 s for one message: the peer has stalled
+
+	MaxMessageBytes  int64   // 1 MiB from a client
+	MaxConnections   int     // 64 per client
+	InboundPerSecond float64 // 5,000 messages per second and connection; beyond it, reading waits
+	InboundBurst     int     // 20,000
+
+	QueueMessages int // 4,096 messages waiting for one connection
+	QueueBytes    int // 8 MiB
+
+	// Messages kept for a session while its client has no connection.
+	ParkedMessages int           // 64
+	ParkedBytes    int           // 256 KiB
+	ParkedFor      time.Duration // 90 s
+	// The same for all sessions of a client together. Closes do not count, but there are no
+	// more than ParkedClientMessages of them either.
+	ParkedClientMessages int // 16,384
+	ParkedClientBytes    int // 16 MiB
+
+	// MoveTimeout is how long a session that a client moves to another connection waits for
+	// messages still under way on the old one. After it the old connection is closed.
+	MoveTimeout time.Duration // 2 s
+
+	// Registered, if set, says whether a client still exists. It is asked once a new connection
+	// is in the table, so that a client dropped while it connected does not stay.
+	Registered func(clientID string) bool
+}
+
+func (c Config) withDefaults() Config {
+	orDefault(&c.PingInterval, 10*time.Second)
+	orDefault(&c.PongTimeout, 20*time.Second)
+	orDefault(&c.WriteTimeout, 10*time.Second)
+	orDefault(&c.MaxMessageBytes, 1<<20)
+	orDefault(&c.MaxConnections, 64)
+	orDefault(&c.InboundPerSecond, 5000)
+	orDefault(&c.InboundBurst, 20_000)
+	orDefault(&c.QueueMessages, 4096)
+	orDefault(&c.QueueBytes, 8<<20)
+	orDefault(&c.ParkedMessages, 64)
+	orDefault(&c.ParkedBytes, 256<<10)
+	orDefault(&c.ParkedFor, 90*time.Second)
+	orDefault(&c.ParkedClientMessages, 16_384)
+	orDefault(&c.ParkedClientBytes, 16<<20)
+	orDefault(&c.MoveTimeout, 2*time.Second)
+	return c
+}
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// A Server serves the connections of all clients.
+type Server struct {
+	cfg      Config
+	calls    Calls
+	metrics  *metrics.Metrics
+	log      *slog.Logger
+	quiet    *quietlog.Logger
+	upgrader websocket.Upgrader
+
+	stop    chan struct{} // closed by Close: the janitor ends
+	janitor sync.WaitGroup
+	serving sync.WaitGroup
+
+	// One lock for all routing: what is done under it is short, and a message that changes
+	// connections is in exactly one place at any time.
+	mu      sync.Mutex
+	clients map[string]*client
+	moving  map[*route]struct{} // routes that wait for an old connection
+	away    map[*route]struct{} // routes with parked messages
+	doomed  []*conn             // to be aborted once mu is released
+	closing bool
+}
+
+// New returns a Server that hands messages to calls. Close must be called in the end. A nil m
+// or log discards.
+func New(cfg Config, calls Calls, m *metrics.Metrics, log *slog.Logger) *Server {
+	if m == nil {
+		m = metrics.New()
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg:     cfg.withDefaults(),
+		calls:   calls,
+		metrics: m,
+		log:     log,
+		quiet:   quietlog.New(log),
+		stop:    make(chan struct{}),
+		clients: make(map[string]*client),
+		moving:  make(map[*route]struct{}),
+		away:    make(map[*route]struct{}),
+		upgrader: websocket.Upgrader{
+			HandshakeTimeout: 5 * time.Second,
+			ReadBufferSize:   4096,
+			WriteBufferSize:  4096,
+			WriteBufferPool:  &sync.Pool{},
+		},
+	}
+	s.janitor.Go(s.tidy)
+	return s
+}
+
+// Serve upgrades the request of an authenticated client and serves the connection until it
+// ends. What is refused is answered with 400 (no WebSocket request), 403 (foreign origin), 429
+// (too many connections of the client) or 503 (shutting down).
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, clientID string) {
+	cl, err := s.reserve(clientID)
+	switch {
+	case errors.Is(err, errShuttingDown):
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	case err != nil:
+		s.metrics.LimitHit(LimitConnections)
+		s.quiet.Warn("websocket refused: too many connections", "clientID", clientID, "limit", LimitConnections)
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, err.Error(), http.StatusTooManyRequests)
+		return
+	}
+	defer s.serving.Done()
+	socket, err := s.upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		s.release(cl) // the upgrader has answered
+		s.quiet.Warn("websocket refused: bad upgrade", "clientID", clientID, "err", err)
+		return
+	}
+	newConn(s, cl, socket).run()
+}
+
+// Send queues a message of a session for its client. It never blocks and may be called at any
+// time; after Close, or for a client that was dropped, it does nothing.
+func (s *Server) Send(clientID, sessionID string, msg Outbound) {
+	data := msg.encode(sessionID)
+	s.mu.Lock()
+	defer s.unlock()
+	cl := s.clients[clientID]
+	if cl == nil {
+		return
+	}
+	r := cl.routes[sessionID]
+	if r == nil {
+		if msg.Kind != Close { // every session that lives has a route
+			s.metrics.Discarded(metrics.NoSession)
+			return
+		}
+		r = cl.newRoute(sessionID, cl.live())
+	}
+	s.post(r, item{data: data, kind: msg.Kind, route: r})
+}
+
+// DropClient closes the connections of a client and forgets everything kept for it. When it
+// returns, no message of the client is handled any more: sessions ended after it stay ended. It
+// must not be called from within Calls.
+func (s *Server) DropClient(clientID string) {
+	for _, c := range s.drop(clientID) {
+		<-c.ended
+	}
+}
+
+// drop gives all connections of a client up and returns them.
+func (s *Server) drop(clientID string) []*conn {
+	s.mu.Lock()
+	defer s.unlock()
+	cl := s.clients[clientID]
+	if cl == nil {
+		return nil
+	}
+	delete(s.clients, clientID)
+	cl.dropped = true
+	for _, r := range cl.routes {
+		s.forget(r)
+	}
+	for _, c := range cl.conns {
+		s.fail(c, errDropped)
+	}
+	return slices.Clone(cl.conns)
+}
+
+// Close refuses new connections, gives the open ones until ctx is done to take what is queued
+// for them, then closes them all. When it returns nothing of the server is running. The error is
+// that of ctx, if it ended before the queues were empty.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.closing
+	s.closing = true
+	for _, cl := range s.clients {
+		for _, c := range cl.conns {
+			c.finishing = true
+			c.notify()
+		}
+	}
+	s.unlock()
+	if first {
+		close(s.stop)
+	}
+
+	done := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.failAll()
+		<-done
+	}
+	s.janitor.Wait()
+	s.mu.Lock()
+	defer s.unlock()
+	for id, cl := range s.clients {
+		for _, r := range cl.routes {
+			s.forget(r)
+		}
+		delete(s.clients, id)
+	}
+	return err
+}
+
+// Connections returns the number of live connections of a client.
+func (s *Server) Connections(clientID string) int {
+	s.mu.Lock()
+	defer s.unlock()
+	if cl := s.clients[clientID]; cl != nil {
+		return len(cl.conns)
+	}
+	return 0
+}
+
+// unlock releases mu and then aborts the connections that were given up under it.
+func (s *Server) unlock() {
+	doomed := s.doomed
+	s.doomed = nil
+	s.mu.Unlock()
+	for _, c := range doomed {
+		c.abort()
+	}
+}
+
+func (s *Server) failAll() {
+	s.mu.Lock()
+	defer s.unlock()
+	for _, cl := range s.clients {
+		for _, c := range cl.conns {
+			s.fail(c, errShuttingDown)
+		}
+	}
+}
+
+// tidy drops what was parked for too long and ends moves that take too long.
+func (s *Server) tidy() {
+	tick := time.NewTicker(s.cfg.MoveTimeout / 8)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-tick.C:
+			s.mu.Lock()
+			for r := range s.moving {
+				if now.Sub(r.movingSince) >= s.cfg.MoveTimeout {
+					s.fail(r.waiting, errMoveTimeout)
+				}
+			}
+			for r := range s.away {
+				s.expire(r, now)
+			}
+			s.unlock()
+		}
+	}
+}
