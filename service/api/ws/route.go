@@ -263,11 +263,13 @@ func (s *Server) move(c *conn, session string) {
 		return
 	}
 	r.conn = c
-	if r.waiting != nil {
+	switch {
+	case r.waiting == c: // it comes back to where it left: the order is that of c's queue
+		s.stopWaiting(r)
+	case r.waiting != nil:
 		s.await(r, r.waiting) // now a move, with its deadline
 		return
-	}
-	if old != nil {
+	case old != nil:
 		for _, it := range old.take(r) {
 			s.park(r, it)
 		}

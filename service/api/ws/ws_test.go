@@ -46,6 +46,8 @@ func TestUpgradeRefusals(t *testing.T) { // S17
 				t.Fatalf("response = %v, want status %d", resp, tt.status)
 			}
 			if b.Conn != nil {
+				b.t = t
+				b.read() // the hello: from here on the connection counts
 				_ = b.Close()
 			}
 		})
@@ -377,6 +379,30 @@ func TestMoveTakesAlongWhatAStalledConnectionHolds(t *testing.T) {
 	for next <= n {
 		_, m := b.read()
 		check(string(m["data"].([]byte)))
+	}
+}
+
+func TestMoveThereAndBack(t *testing.T) {
+	r := start(t, ws.Config{MoveTimeout: patience})
+	a, b := r.dial(t, "c1"), r.dial(t, "c1")
+	a.join("s1")
+	r.calls.await(t, "join c1/s1", 1)
+	const n = 1000 // more than the sockets between us hold
+	pad := strings.Repeat("x", 8000)
+	for i := range n {
+		r.rtc("c1", "s1", fmt.Sprintf("%d %s", i, pad))
+	}
+	for i, c := range []*backend{b, a} { // to b, where it waits for a, and back
+		c.send("reconnect", sessionMap("s1"))
+		c.send("rtc", rtcMap("s1", "sync"))
+		r.calls.await(t, "signal c1/s1", i+1)
+	}
+	r.rtc("c1", "s1", fmt.Sprintf("%d last", n))
+	for i := range n + 1 {
+		_, m := a.read()
+		if got := string(m["data"].([]byte)); !strings.HasPrefix(got, fmt.Sprintf("%d ", i)) {
+			t.Fatalf("got %.10q, want message %d", got, i)
+		}
 	}
 }
 
