@@ -1,0 +1,33 @@
+# Each target is one command that one could type.
+
+VERSION ?= v1.3.0
+HASH    := $(shell git rev-parse --short HEAD 2>/dev/null)
+LDFLAGS := -X main.version=$(VERSION) -X main.hash=$(HASH)
+
+export GOFLAGS += -buildvcs=false
+
+.PHONY: build run demo test lint bench fuzz
+
+build:
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./examples/...
+
+# The server, with config/config.toml if there is one.
+run: build
+	bin/rtcd
+
+# The server and the example backend with its page; prints a link to open in two tabs.
+demo: build
+	bin/huddle -start bin/rtcd
+
+test:
+	go run ./build/testall
+
+lint:
+	go run ./build/lint
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./service/rtc/...
+
+# Every fuzz target for 30 seconds; FUZZTIME=5m make fuzz for more.
+fuzz:
+	go run ./build/fuzzall

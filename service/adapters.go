@@ -1,0 +1,109 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"rtcd/service/api"
+	"rtcd/service/api/wire"
+	"rtcd/service/api/ws"
+	"rtcd/service/auth"
+	"rtcd/service/rtc"
+	"rtcd/service/store"
+)
+
+// keyStore shows the store to package auth.
+type keyStore struct{ *store.Store }
+
+func (k keyStore) Hash(_ context.Context, id string) ([]byte, bool, error) {
+	c, err := k.Get(id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, false, nil
+	}
+	return c.Hash, err == nil, fault(err)
+}
+
+func (k keyStore) Add(ctx context.Context, id string, hash []byte) (bool, error) {
+	err := k.Insert(ctx, store.Client{ID: id, Hash: hash, Created: time.Now()})
+	if errors.Is(err, store.ErrConflict) {
+		return false, nil
+	}
+	return err == nil, fault(err)
+}
+
+func (k keyStore) Replace(ctx context.Context, id string, old, hash []byte) (bool, error) {
+	err := k.UpdateHash(ctx, id, old, hash)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
+		return false, nil
+	}
+	return err == nil, fault(err)
+}
+
+func (k keyStore) Remove(ctx context.Context, id string) (bool, error) {
+	err := k.Delete(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, fault(err)
+}
+
+// fault says what an error of the store is to package auth.
+func fault(err error) error {
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, store.ErrFull):
+		return auth.ErrFull
+	default:
+		return fmt.Errorf("%w: %w", auth.ErrUnavailable, err)
+	}
+}
+
+// authenticator shows package auth to the API.
+type authenticator struct{ *auth.Service }
+
+func (a authenticator) Authenticate(ctx context.Context, header string, from netip.Addr) (api.Principal, error) {
+	p, err := a.Service.Authenticate(ctx, header, from)
+	if err != nil {
+		return api.Principal{}, err
+	}
+	hold := func() func() { return a.Hold(p) }
+	return api.Principal{ClientID: p.ClientID, Admin: p.Admin, Hold: hold}, nil
+}
+
+// sessions shows the calls to the API.
+type sessions struct{ *rtc.Server }
+
+func (s sessions) Sessions(group, call string) ([]api.Session, bool) {
+	list, ok := s.Server.Sessions(group, call)
+	out := make([]api.Session, 0, len(list))
+	for _, i := range list {
+		out = append(out, api.Session{
+			GroupID: i.GroupID, CallID: i.CallID, UserID: i.UserID, SessionID: i.SessionID,
+			Props: api.Props{AV1Support: i.AV1Support, ChannelID: i.ChannelID, DCSignaling: i.DCSignaling},
+		})
+	}
+	return out, ok
+}
+
+// outbound is a session's event as its backend is told it.
+func outbound(e rtc.Event) ws.Outbound {
+	switch e.Kind {
+	case rtc.Closed:
+		return ws.Outbound{Kind: ws.Close}
+	case rtc.Voice:
+		return ws.Outbound{Kind: ws.VAD, Signal: signalOf(e)}
+	default:
+		return ws.Outbound{Kind: ws.RTC, Signal: signalOf(e)}
+	}
+}
+
+func signalOf(e rtc.Event) wire.Signal {
+	return wire.Signal{
+		GroupID: e.GroupID, UserID: e.UserID, SessionID: e.SessionID, CallID: e.CallID,
+		Type: e.Type, Data: e.Data,
+	}
+}

@@ -1,0 +1,164 @@
+package rtc
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/pion/webrtc/v4"
+
+	"rtcd/service/rtc/engine"
+	"rtcd/service/rtc/forward"
+)
+
+// A call is one conference: who is in it, what they publish, who shares the screen.
+//
+// It has no loop of its own. What is published is a list that is copied on write; whoever changes
+// it nudges the members, and each member brings its own subscriptions in line with the list as it
+// then is. So changes that come together are seen together, and none can be missed or reordered.
+type call struct {
+	group, id string
+
+	// Fixed by the first that asks; all sessions of the call share it.
+	certOnce sync.Once
+	cert     webrtc.Certificate
+	certErr  error
+
+	publications atomic.Pointer[[]*publication]
+
+	mu      sync.Mutex
+	members map[*session]struct{}
+	sharer  *session // whose screen-on came first and has not ended
+	stream  string   // the stream id it named
+}
+
+// A publication is one source of one session, as the others see it.
+type publication struct {
+	trackID string
+	source  forward.Source
+	owner   *session
+	mid     string
+	media   *forward.Publication
+}
+
+func newCall(group, id string) *call {
+	c := &call{group: group, id: id, members: make(map[*session]struct{})}
+	c.publications.Store(new([]*publication))
+	return c
+}
+
+// certificate is the DTLS certificate of the call.
+func (c *call) certificate() (webrtc.Certificate, error) {
+	c.certOnce.Do(func() { c.cert, c.certErr = engine.NewCertificate() })
+	return c.cert, c.certErr
+}
+
+// enter makes s a member.
+func (c *call) enter(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.members[s] = struct{}{}
+}
+
+// leave ends the membership of s and everything it published.
+func (c *call) leave(s *session) {
+	c.mu.Lock()
+	delete(c.members, s)
+	if c.sharer == s {
+		c.sharer, c.stream = nil, ""
+	}
+	gone := c.removeLocked(func(p *publication) bool { return p.owner == s })
+	c.mu.Unlock()
+	c.removed(gone)
+}
+
+// publish adds p if its owner is a member, and tells the others.
+func (c *call) publish(p *publication) bool {
+	c.mu.Lock()
+	if _, ok := c.members[p.owner]; !ok {
+		c.mu.Unlock()
+		return false
+	}
+	old := *c.publications.Load()
+	list := append(old[:len(old):len(old)], p)
+	c.publications.Store(&list)
+	c.mu.Unlock()
+	c.nudge()
+	return true
+}
+
+// unpublish ends those publications of s for which gone says so.
+func (c *call) unpublish(s *session, gone func(*publication) bool) {
+	c.mu.Lock()
+	out := c.removeLocked(func(p *publication) bool { return p.owner == s && gone(p) })
+	c.mu.Unlock()
+	c.removed(out)
+}
+
+func (c *call) removeLocked(gone func(*publication) bool) []*publication {
+	var keep, out []*publication
+	for _, p := range *c.publications.Load() {
+		if gone(p) {
+			out = append(out, p)
+		} else {
+			keep = append(keep, p)
+		}
+	}
+	if out != nil {
+		c.publications.Store(&keep)
+	}
+	return out
+}
+
+// removed closes publications that are no longer listed, and tells the members.
+func (c *call) removed(gone []*publication) {
+	for _, p := range gone {
+		p.media.Close()
+		p.owner.trackEnded(p)
+	}
+	if gone != nil {
+		c.nudge()
+	}
+}
+
+// nudge makes all members look at the publications.
+func (c *call) nudge() {
+	c.mu.Lock()
+	members := make([]*session, 0, len(c.members))
+	for s := range c.members {
+		members = append(members, s)
+	}
+	c.mu.Unlock()
+	for _, s := range members {
+		s.publicationsChanged()
+	}
+}
+
+// shareScreen makes s the sharer if there is none. Another one meanwhile changes nothing.
+func (c *call) shareScreen(s *session, stream string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.members[s]; ok && (c.sharer == nil || c.sharer == s) {
+		c.sharer, c.stream = s, stream
+	}
+}
+
+// stopScreen ends the share of s and what belongs to it.
+func (c *call) stopScreen(s *session) {
+	c.mu.Lock()
+	if c.sharer != s {
+		c.mu.Unlock()
+		return
+	}
+	c.sharer, c.stream = nil, ""
+	c.mu.Unlock()
+	c.unpublish(s, func(p *publication) bool {
+		return p.source == forward.Screen || p.source == forward.ScreenAudio
+	})
+}
+
+// shares reports whether the stream is the screen that s shares with the call.
+func (c *call) shares(s *session, stream string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sharer == s && stream != "" && c.stream == stream
+}

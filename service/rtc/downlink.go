@@ -1,0 +1,188 @@
+package rtc
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"rtcd/service/metrics"
+	"rtcd/service/rtc/engine"
+	"rtcd/service/rtc/forward"
+)
+
+// A downlink is one publication as this session receives it. It stands in the session's next
+// offer, becomes a subscription when that is answered, and its section is given back with the
+// first offer after the publication has ended.
+type downlink struct {
+	track   *track
+	section *webrtc.RTPTransceiver // nil before it is in the peer connection
+	config  forward.SubscriptionConfig
+	bound   bool // config is known: the endpoint has answered
+	removed bool // the publication has ended
+	sub     *forward.Subscription
+	counted func() // takes back the metrics
+}
+
+func (d *downlink) close() {
+	if d.sub != nil {
+		d.sub.Close()
+		d.sub = nil
+	}
+	if d.counted != nil {
+		d.counted()
+		d.counted = nil
+	}
+}
+
+// reconcile brings the downlinks in line with what is published in the call. What that changes
+// goes into one offer, whenever it is our turn.
+func (s *session) reconcile() {
+	if !s.channelOpen || s.ending.Load() {
+		return
+	}
+	published := *s.call.publications.Load()
+	want := false
+	for p, d := range s.downlinks {
+		if !d.removed && !slices.Contains(published, p) {
+			d.close()
+			d.removed = true
+			// A voice that has gone is told with the next offer; there is no hurry to free a section.
+			want = want || p.source != forward.Voice
+		}
+	}
+	for _, p := range published {
+		if p.owner == s || s.downlinks[p] != nil {
+			continue
+		}
+		if len(s.downlinks) >= s.server.cfg.Limits.MediaSections {
+			s.server.cfg.Metrics.LimitHit(LimitSections)
+			break
+		}
+		d := &downlink{}
+		d.track = &track{
+			id: p.trackID, stream: p.owner.info.SessionID, kind: kindOf(p.source),
+			bind: func(c forward.SubscriptionConfig) { s.post(func() { s.trackBound(d, c) }) },
+		}
+		s.downlinks[p] = d
+		want = true
+	}
+	if want {
+		s.perform(s.machine.Want(time.Now()))
+	}
+}
+
+// updateTracks puts all changes of the downlinks into the peer connection, for the next offer.
+func (s *session) updateTracks() error {
+	// Sections of tracks that leave are used again only once the endpoint knows, so the order of
+	// removing and adding does not matter.
+	for p, d := range s.downlinks {
+		if !d.removed {
+			continue
+		}
+		delete(s.downlinks, p)
+		if d.section != nil {
+			s.unsent = true
+			if err := s.peer.RemoveTrack(d.section); err != nil {
+				return err
+			}
+		}
+	}
+	// In the order of publication, so that sections come in an order that can be foreseen.
+	for _, p := range *s.call.publications.Load() {
+		d := s.downlinks[p]
+		if d == nil || d.section != nil {
+			continue
+		}
+		section, err := s.peer.AddTrack(d.track)
+		if err != nil {
+			return err
+		}
+		d.section = section
+		s.unsent = true
+	}
+	return nil
+}
+
+// trackBound: the endpoint has answered, packets may flow.
+func (s *session) trackBound(d *downlink, c forward.SubscriptionConfig) {
+	d.config, d.bound = c, true
+	s.subscribe(d)
+}
+
+// subscribe starts the flow of a downlink that is ready for it.
+func (s *session) subscribe(d *downlink) {
+	if !s.connected || !d.bound || d.removed || d.sub != nil {
+		return
+	}
+	for p, e := range s.downlinks {
+		if e != d {
+			continue
+		}
+		sub, err := p.media.Subscribe(s.media, d.config)
+		if err != nil {
+			s.tenant.Errored(metrics.TrackError)
+			s.log.Debug("subscribe", "trackID", p.trackID, "err", err)
+			return
+		}
+		d.sub = sub
+		s.tenant.TrackStarted(metrics.Out, metrics.Opus)
+		d.counted = func() { s.tenant.TrackEnded(metrics.Out, metrics.Opus) }
+		return
+	}
+}
+
+// track is a webrtc.TrackLocal that stands in descriptions; its packets take another way.
+type track struct {
+	id, stream string
+	kind       webrtc.RTPCodecType
+	bind       func(forward.SubscriptionConfig) // only posts
+}
+
+func (t *track) ID() string                { return t.id }
+func (t *track) RID() string               { return "" }
+func (t *track) StreamID() string          { return t.stream }
+func (t *track) Kind() webrtc.RTPCodecType { return t.kind }
+
+// Bind is called when the endpoint has agreed to the track.
+func (t *track) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+	for _, codec := range c.CodecParameters() {
+		if !strings.EqualFold(codec.MimeType, webrtc.MimeTypeOpus) {
+			continue
+		}
+		config := forward.SubscriptionConfig{SSRC: uint32(c.SSRC()), PayloadType: uint8(codec.PayloadType)}
+		for _, ext := range c.HeaderExtensions() {
+			if ext.URI == engine.ExtTWCC && ext.ID >= 1 && ext.ID <= 14 {
+				config.ExtTWCC = uint8(ext.ID)
+			}
+		}
+		t.bind(config)
+		return codec, nil
+	}
+	return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
+}
+
+// Unbind is called when the track is taken away; the downlink has ended the flow before.
+func (t *track) Unbind(webrtc.TrackLocalContext) error { return nil }
+
+func kindOf(s forward.Source) webrtc.RTPCodecType {
+	if s == forward.Voice || s == forward.ScreenAudio {
+		return webrtc.RTPCodecTypeAudio
+	}
+	return webrtc.RTPCodecTypeVideo
+}
+
+// sourceName is the name of a source on the wire.
+func sourceName(s forward.Source) string {
+	switch s {
+	case forward.Voice:
+		return "voice"
+	case forward.ScreenAudio:
+		return "screen-audio"
+	case forward.Screen:
+		return "screen"
+	default:
+		return "video"
+	}
+}

@@ -1,0 +1,204 @@
+// Package engine assembles pion for a session and hides what is peculiar to it.
+//
+// A Peer is a webrtc.PeerConnection that does SDP, ICE, DTLS and SCTP and never sees a media
+// packet: netio takes those below ICE, and the SRTP keys come out by Keys. Its tracks exist to
+// stand in descriptions. Every Peer has an API object of its own because the hooks that give the
+// keys belong to it.
+package engine
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/transport/v4"
+	"github.com/pion/webrtc/v4"
+
+	"rtcd/service/rtc/netio"
+)
+
+// Timeouts of ICE: without any packet a connection counts as disconnected after the first and has
+// failed after both, 30 s in all, the end of consent of RFC 7675 section 5.1.
+const (
+	disconnectedAfter = 5 * time.Second
+	failedAfter       = 25 * time.Second
+	keepAlive         = 2 * time.Second
+)
+
+// maxMessage is the largest data channel message taken, in bytes.
+const maxMessage = 64 << 10
+
+// sctpBuffer is how much of them may wait to be read.
+const sctpBuffer = 256 << 10
+
+// Config is what an Engine is made of.
+type Config struct {
+	Mux      *netio.Mux
+	Lite     bool          // ICE-lite (RFC 8445 section 2.5): answer checks, never send any
+	Local    []netip.Addr  // addresses of this machine that candidates are made for
+	IPv6     bool          // also candidates of IPv6
+	Override Override      // what endpoints are told instead
+	Resolver Resolver      // nil: net.DefaultResolver
+	Net      transport.Net // replaces the kernel's network, for tests
+
+	// ICEServers returns the servers of a session's agent. It is asked only if not Lite.
+	ICEServers func(session string) []webrtc.ICEServer
+
+	// RemoteAllowed says whether a full agent may send checks to an address. nil: all.
+	RemoteAllowed func(netip.Addr) bool
+
+	Log *slog.Logger // nil: discard
+}
+
+// Engine makes peers. Its methods are safe for concurrent use.
+type Engine struct {
+	cfg Config
+	udp ice.UDPMux
+	tcp ice.TCPMux
+}
+
+// New returns an engine over the open sockets of cfg.Mux.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Resolver == nil {
+		cfg.Resolver = net.DefaultResolver
+	}
+	e := &Engine{cfg: cfg}
+	logger := loggerFactory{cfg.Log}.NewLogger("ice")
+	var muxes []ice.UDPMux
+	for _, conn := range cfg.Mux.UDPConns() {
+		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{
+			Logger: logger, UDPConn: conn, Net: cfg.Net,
+		}))
+	}
+	if len(muxes) == 0 {
+		return nil, errors.New("no media socket")
+	}
+	e.udp = ice.NewMultiUDPMuxDefault(muxes...)
+	if listener := cfg.Mux.TCPListener(); listener != nil {
+		e.tcp = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: listener, Logger: logger})
+	}
+	return e, nil
+}
+
+// Close ends the muxes; the peers are to be closed before, the sockets after.
+func (e *Engine) Close() error {
+	err := e.udp.Close()
+	if e.tcp != nil {
+		err = errors.Join(err, e.tcp.Close())
+	}
+	return err
+}
+
+// NewCertificate returns a fresh DTLS certificate with an ECDSA P-256 key.
+func NewCertificate() (webrtc.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return webrtc.Certificate{}, fmt.Errorf("make dtls key: %w", err)
+	}
+	cert, err := webrtc.GenerateCertificate(key)
+	if err != nil {
+		return webrtc.Certificate{}, fmt.Errorf("make dtls certificate: %w", err)
+	}
+	return *cert, nil
+}
+
+// NewPeer returns the peer connection of a session, with the certificate of its call. It may look
+// a name up and so take up to a second.
+func (e *Engine) NewPeer(ctx context.Context, session string, cert webrtc.Certificate) (*Peer, error) {
+	m, err := e.cfg.Override.resolve(ctx, e.cfg.Resolver, e.cfg.Local, e.cfg.IPv6)
+	if err != nil {
+		return nil, err
+	}
+	media, err := newMediaEngine()
+	if err != nil {
+		return nil, err
+	}
+	tap := new(keyTap)
+	settings, err := e.settings(tap)
+	if err != nil {
+		return nil, err
+	}
+	api := webrtc.NewAPI(
+		webrtc.WithMediaEngine(media),
+		webrtc.WithSettingEngine(settings),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
+	)
+	cfg := webrtc.Configuration{
+		Certificates: []webrtc.Certificate{cert},
+		BundlePolicy: webrtc.BundlePolicyMaxBundle,
+		SDPSemantics: webrtc.SDPSemanticsUnifiedPlan,
+	}
+	if !e.cfg.Lite && e.cfg.ICEServers != nil {
+		cfg.ICEServers = e.cfg.ICEServers(session)
+	}
+	pc, err := api.NewPeerConnection(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make peer connection: %w", err)
+	}
+	return &Peer{PeerConnection: pc, api: api, mux: e.cfg.Mux, mapping: m, tap: tap, lite: e.cfg.Lite}, nil
+}
+
+// settings are those of one peer.
+func (e *Engine) settings(tap *keyTap) (webrtc.SettingEngine, error) {
+	s := webrtc.SettingEngine{LoggerFactory: loggerFactory{e.cfg.Log}}
+	s.SetLite(e.cfg.Lite)
+	s.SetICEUDPMux(e.udp)
+	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4}
+	if e.cfg.IPv6 {
+		networks = append(networks, webrtc.NetworkTypeUDP6)
+	}
+	if e.tcp != nil {
+		s.SetICETCPMux(e.tcp)
+		networks = append(networks, webrtc.NetworkTypeTCP4)
+		if e.cfg.IPv6 {
+			networks = append(networks, webrtc.NetworkTypeTCP6)
+		}
+	}
+	s.SetNetworkTypes(networks)
+	s.DisableActiveTCP(true)
+	s.SetIncludeLoopbackCandidate(true)
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetICETimeouts(disconnectedAfter, failedAfter, keepAlive)
+	local := make(map[netip.Addr]bool, len(e.cfg.Local))
+	for _, a := range e.cfg.Local {
+		local[a.Unmap()] = true
+	}
+	s.SetIPFilter(func(ip net.IP) bool {
+		a, ok := netip.AddrFromSlice(ip)
+		return ok && local[a.Unmap()]
+	})
+	if allowed := e.cfg.RemoteAllowed; allowed != nil {
+		s.SetRemoteIPFilter(func(ip net.IP) bool {
+			a, ok := netip.AddrFromSlice(ip)
+			return ok && allowed(a)
+		})
+	}
+	if e.cfg.Net != nil {
+		s.SetNet(e.cfg.Net)
+	}
+
+	// We are the DTLS server: that gives us the choice of the SRTP profile and the keys.
+	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
+		return s, fmt.Errorf("set dtls role: %w", err)
+	}
+	s.SetSRTPProtectionProfiles(srtpProfiles...)
+	s.SetDTLSKeyLogWriter(tap)
+	s.SetDTLSServerHelloMessageHook(tap.serverHello)
+	s.SetFireOnTrackBeforeFirstRTP(true) // no packet will ever come that way
+	s.SetSCTPMaxMessageSize(maxMessage)
+	s.SetSCTPMaxReceiveBufferSize(sctpBuffer)
+	s.EnableSCTPZeroChecksum(true)
+	return s, nil
+}

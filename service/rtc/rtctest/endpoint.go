@@ -1,0 +1,517 @@
+// Package rtctest has what tests of calls need: end users made of pion, a backend that relays for
+// them in process, and a virtual network to put them in.
+package rtctest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/rtp"
+	"github.com/pion/transport/v4"
+	"github.com/pion/webrtc/v4"
+
+	"rtcd/service/api/wire"
+	"rtcd/service/rtc/channel"
+	"rtcd/service/rtc/engine"
+)
+
+// EndpointConfig describes an end user.
+type EndpointConfig struct {
+	// Send carries signalling to the server, as a backend would.
+	Send func(wire.SignalType, []byte)
+	// ChannelSignalling sends offers over the data channel once it is open.
+	ChannelSignalling bool
+	// Net is the endpoint's network; nil is the kernel's.
+	Net transport.Net
+	// TCPOnly leaves the endpoint no UDP.
+	TCPOnly bool
+	// NoLock negotiates without taking the lock, as old clients did.
+	NoLock bool
+	// OnMediaMap is called with each media map, before the offer it belongs to is answered.
+	OnMediaMap func(map[string]channel.Media)
+	// IgnoreOffers leaves the server's offers unanswered while it returns true.
+	IgnoreOffers func() bool
+}
+
+// Endpoint is an end user: a pion peer connection that signals as clients of the wire do.
+type Endpoint struct {
+	cfg EndpointConfig
+	pc  *webrtc.PeerConnection
+
+	opened chan struct{} // the data channel is open
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	negotiate sync.Mutex // one exchange at a time, as a browser's signalling queue has it
+
+	mu      sync.Mutex
+	dc      *webrtc.DataChannel
+	locks   chan bool   // answers to lock requests
+	answers chan string // answers to our offers
+	voice   *webrtc.TrackLocalStaticRTP
+	levelID uint8
+	next    rtp.Header
+	media   map[string]channel.Media
+	heard   map[string]*Heard
+	changed chan struct{} // closed and replaced when heard changes
+	faults  []error
+	offers  int // of the server, answered
+
+	described bool // there is a remote description
+	early     []webrtc.ICECandidateInit
+}
+
+// Heard is what an endpoint got of one sender.
+type Heard struct {
+	Packets  int
+	Bad      int // payloads that were not what the sender sends
+	Gaps     int // steps in the sequence numbers other than one
+	TrackIDs []string
+	last     uint16
+	Numbers  []uint32 // that the sender counted its packets with
+}
+
+// NewEndpoint makes an end user that is not connected.
+func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
+	m := &webrtc.MediaEngine{}
+	if err := m.RegisterDefaultCodecs(); err != nil {
+		return nil, err
+	}
+	if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: engine.ExtAudioLevel},
+		webrtc.RTPCodecTypeAudio); err != nil {
+		return nil, err
+	}
+	registry := &interceptor.Registry{}
+	if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
+		return nil, err
+	}
+	s := webrtc.SettingEngine{}
+	s.SetIncludeLoopbackCandidate(true)
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	if cfg.TCPOnly {
+		s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
+	}
+	if cfg.Net != nil {
+		s.SetNet(cfg.Net)
+	}
+	api := webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(s))
+	pc, err := api.NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		return nil, fmt.Errorf("make peer connection: %w", err)
+	}
+	e := &Endpoint{
+		cfg: cfg, pc: pc,
+		opened:  make(chan struct{}),
+		locks:   make(chan bool, 16),
+		answers: make(chan string, 16),
+		heard:   make(map[string]*Heard),
+		changed: make(chan struct{}),
+	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c == nil {
+			return
+		}
+		init := c.ToJSON()
+		data, err := wire.MarshalCandidate(wire.Candidate{
+			Candidate: init.Candidate, SDPMid: init.SDPMid, SDPMLineIndex: init.SDPMLineIndex,
+		})
+		if err != nil {
+			e.fault(err)
+			return
+		}
+		cfg.Send(wire.SignalICE, data)
+	})
+	pc.OnTrack(e.track)
+	return e, nil
+}
+
+// PC is the peer connection, for what tests want to look at or to break.
+func (e *Endpoint) PC() *webrtc.PeerConnection { return e.pc }
+
+// Connect makes the first exchange and waits for the open data channel.
+func (e *Endpoint) Connect(ctx context.Context) error {
+	dc, err := e.pc.CreateDataChannel("calls-dc", nil)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.dc = dc
+	e.mu.Unlock()
+	dc.OnOpen(func() { close(e.opened) })
+	dc.OnMessage(func(m webrtc.DataChannelMessage) { e.channelMessage(m) })
+	if err := e.offer(ctx, false); err != nil {
+		return err
+	}
+	select {
+	case <-e.opened:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("data channel did not open: %w", ctx.Err())
+	}
+}
+
+// offer makes one exchange of ours.
+func (e *Endpoint) offer(ctx context.Context, locked bool) error {
+	if locked && !e.cfg.NoLock {
+		if err := e.lock(ctx); err != nil {
+			return err
+		}
+		defer func() { _ = e.dc.Send(channel.AppendUnlock(nil)) }()
+	}
+	e.negotiate.Lock()
+	defer e.negotiate.Unlock()
+	offer, err := e.pc.CreateOffer(nil)
+	if err != nil {
+		return err
+	}
+	if err := e.pc.SetLocalDescription(offer); err != nil {
+		return err
+	}
+	if err := e.describe(offer); err != nil {
+		return err
+	}
+	select {
+	case sdp := <-e.answers:
+		err := e.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp})
+		if err == nil {
+			e.flushCandidates()
+		}
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("no answer: %w", ctx.Err())
+	}
+}
+
+// lock takes the signalling lock, asking again as clients do.
+func (e *Endpoint) lock(ctx context.Context) error {
+	for {
+		if err := e.dc.Send(channel.AppendLockRequest(nil)); err != nil {
+			return err
+		}
+		select {
+		case granted := <-e.locks:
+			if granted {
+				return nil
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("no lock: %w", ctx.Err())
+		}
+		select {
+		case <-time.After(50 * time.Millisecond): // what clients of the wire wait
+		case <-ctx.Done():
+			return fmt.Errorf("no lock: %w", ctx.Err())
+		}
+	}
+}
+
+// describe sends a description the way this endpoint signals.
+func (e *Endpoint) describe(d webrtc.SessionDescription) error {
+	data, err := wire.Description{Type: d.Type.String(), SDP: d.SDP}.Marshal()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-e.opened:
+		if e.cfg.ChannelSignalling {
+			b, err := channel.AppendSDP(nil, data)
+			if err != nil {
+				return err
+			}
+			return e.dc.Send(b)
+		}
+	default:
+	}
+	e.cfg.Send(wire.SignalSDP, data)
+	return nil
+}
+
+// Signal takes a message of the server that the backend relays.
+func (e *Endpoint) Signal(t wire.SignalType, data []byte) {
+	switch t {
+	case wire.SignalSDP:
+		e.description(data)
+	case wire.SignalICE:
+		c, err := wire.ParseCandidate(data)
+		if err != nil {
+			e.fault(fmt.Errorf("candidate %s: %w", data, err))
+			return
+		}
+		e.candidate(webrtc.ICECandidateInit{Candidate: c.Candidate})
+	}
+}
+
+// candidate adds a candidate, or keeps it until there is a description to add it to.
+func (e *Endpoint) candidate(c webrtc.ICECandidateInit) {
+	e.mu.Lock()
+	if !e.described {
+		e.early = append(e.early, c)
+		e.mu.Unlock()
+		return
+	}
+	e.mu.Unlock()
+	if err := e.pc.AddICECandidate(c); err != nil && e.ctx.Err() == nil {
+		e.fault(fmt.Errorf("candidate %s: %w", c.Candidate, err))
+	}
+}
+
+// flushCandidates adds what came before the first answer.
+func (e *Endpoint) flushCandidates() {
+	e.mu.Lock()
+	early := e.early
+	e.early, e.described = nil, true
+	e.mu.Unlock()
+	for _, c := range early {
+		e.candidate(c)
+	}
+}
+
+func (e *Endpoint) description(data []byte) {
+	d, err := wire.ParseDescription(data)
+	if err != nil {
+		e.fault(err)
+		return
+	}
+	if d.Type == "answer" {
+		e.answers <- d.SDP
+		return
+	}
+	if e.cfg.IgnoreOffers != nil && e.cfg.IgnoreOffers() {
+		return
+	}
+	e.wg.Go(func() {
+		if err := e.answer(d.SDP); err != nil && e.ctx.Err() == nil {
+			e.fault(fmt.Errorf("answer an offer: %w", err))
+		}
+	})
+}
+
+func (e *Endpoint) answer(sdp string) error {
+	e.negotiate.Lock()
+	defer e.negotiate.Unlock()
+	if e.ctx.Err() != nil {
+		return nil
+	}
+	if err := e.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: sdp}); err != nil {
+		return err
+	}
+	answer, err := e.pc.CreateAnswer(nil)
+	if err != nil {
+		return err
+	}
+	if err := e.pc.SetLocalDescription(answer); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.offers++
+	e.mu.Unlock()
+	return e.describe(answer)
+}
+
+func (e *Endpoint) channelMessage(m webrtc.DataChannelMessage) {
+	msg, err := channel.Decode(m.Data)
+	if err != nil {
+		e.fault(fmt.Errorf("data channel message %x: %w", m.Data, err))
+		return
+	}
+	switch msg.Type {
+	case channel.SDP:
+		e.description(msg.SDP)
+	case channel.Lock:
+		if msg.Granted != nil {
+			e.locks <- *msg.Granted
+		}
+	case channel.MediaMap:
+		e.mu.Lock()
+		e.media = msg.Media
+		e.mu.Unlock()
+		if e.cfg.OnMediaMap != nil {
+			e.cfg.OnMediaMap(msg.Media)
+		}
+	}
+}
+
+// Publish adds a microphone under the lock.
+func (e *Endpoint) Publish(ctx context.Context, streamID string) error {
+	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{
+		MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2,
+	}, "audio", streamID)
+	if err != nil {
+		return err
+	}
+	e.negotiate.Lock()
+	sender, err := e.pc.AddTrack(track)
+	e.negotiate.Unlock()
+	if err != nil {
+		return err
+	}
+	e.wg.Go(func() {
+		b := make([]byte, 1500)
+		for {
+			if _, _, err := sender.Read(b); err != nil {
+				return
+			}
+		}
+	})
+	if err := e.offer(ctx, true); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.voice = track
+	for _, ext := range sender.GetParameters().HeaderExtensions {
+		if ext.URI == engine.ExtAudioLevel {
+			e.levelID = uint8(ext.ID)
+		}
+	}
+	return nil
+}
+
+// Payload is what a sender's packet number n carries: the number, filler, and a checksum.
+func Payload(sender string, n uint32) []byte {
+	b := binary.BigEndian.AppendUint32(nil, n)
+	b = append(b, sender...)
+	for len(b) < 60+int(n%40) {
+		b = append(b, byte(len(b))^byte(n))
+	}
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
+}
+
+// SendVoice sends packet number n of the sender, with an audio level in -dBov.
+func (e *Endpoint) SendVoice(sender string, n uint32, level uint8) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.voice == nil {
+		return errors.New("not publishing")
+	}
+	h := rtp.Header{Version: 2, SequenceNumber: e.next.SequenceNumber, Timestamp: e.next.Timestamp}
+	e.next.SequenceNumber++
+	e.next.Timestamp += 960
+	if e.levelID != 0 {
+		if err := h.SetExtension(e.levelID, []byte{0x80 | level}); err != nil {
+			return err
+		}
+	}
+	return e.voice.WriteRTP(&rtp.Packet{Header: h, Payload: Payload(sender, n)})
+}
+
+// track reads what the server sends.
+func (e *Endpoint) track(remote *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+	e.wg.Go(func() {
+		first := true
+		for {
+			p, _, err := remote.ReadRTP()
+			if err != nil {
+				return
+			}
+			e.packet(remote, p, first)
+			first = false
+		}
+	})
+}
+
+func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool) {
+	parts := strings.Split(remote.ID(), "_")
+	sender := parts[0]
+	if len(parts) == 3 {
+		sender = parts[1]
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.heard[sender]
+	if h == nil {
+		h = &Heard{}
+		e.heard[sender] = h
+	}
+	if first {
+		h.TrackIDs = append(h.TrackIDs, remote.ID())
+	} else if p.SequenceNumber != h.last+1 {
+		h.Gaps++
+	}
+	h.last = p.SequenceNumber
+	h.Packets++
+	n := uint32(0)
+	if len(p.Payload) >= 4 {
+		n = binary.BigEndian.Uint32(p.Payload)
+	}
+	h.Numbers = append(h.Numbers, n)
+	if string(p.Payload) != string(Payload(sender, n)) {
+		h.Bad++
+	}
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// Heard returns what came of a sender so far.
+func (e *Endpoint) Heard(sender string) Heard {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if h := e.heard[sender]; h != nil {
+		out := *h
+		out.Numbers = append([]uint32(nil), h.Numbers...)
+		return out
+	}
+	return Heard{}
+}
+
+// Await waits until ok holds of what was heard.
+func (e *Endpoint) Await(ctx context.Context, ok func(heard func(sender string) Heard) bool) error {
+	for {
+		e.mu.Lock()
+		changed := e.changed
+		e.mu.Unlock()
+		if ok(e.Heard) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Channel sends bytes on the data channel.
+func (e *Endpoint) Channel(b []byte) error { return e.dc.Send(b) }
+
+// MediaMap is the last that came.
+func (e *Endpoint) MediaMap() map[string]channel.Media {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.media
+}
+
+// Offers is how many offers of the server were answered.
+func (e *Endpoint) Offers() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.offers
+}
+
+func (e *Endpoint) fault(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.faults = append(e.faults, err)
+}
+
+// Err is what went wrong so far.
+func (e *Endpoint) Err() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return errors.Join(e.faults...)
+}
+
+// Close ends the endpoint and waits for its goroutines.
+func (e *Endpoint) Close() {
+	e.cancel()
+	_ = e.pc.GracefulClose()
+	e.wg.Wait()
+}

@@ -1,0 +1,312 @@
+package rtc
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"rtcd/service/api/wire"
+	"rtcd/service/metrics"
+	"rtcd/service/rtc/engine"
+	"rtcd/service/rtc/forward"
+	"rtcd/service/rtc/negotiate"
+)
+
+// Times of a session's set-up.
+const (
+	firstOfferTime = 10 * time.Second // from the join
+	setupTime      = 20 * time.Second // from the first offer to an open data channel
+)
+
+// A session is one endpoint's attachment to a call. Its loop owns the peer connection; everybody
+// else posts.
+type session struct {
+	// Fixed at creation.
+	server *Server
+	call   *call
+	info   SessionInfo
+	joined time.Time
+	tenant *metrics.Tenant
+	log    *slog.Logger
+
+	// For any goroutine.
+	inbox   mailbox
+	changed atomic.Bool // publications of the call changed
+	ending  atomic.Bool
+	gone    chan struct{} // closed when the session is out of all tables
+	done    chan struct{} // closed when its loop has ended and its transport is closed
+	ctx     context.Context
+	cancel  context.CancelFunc // when it begins to end
+
+	// Owned by the loop.
+	peer        *engine.Peer  // nil before the first offer
+	media       *forward.Peer // likewise
+	machine     *negotiate.Machine
+	answered    time.Time // when the first offer was answered
+	connected   bool
+	channel     *webrtc.DataChannel // the first that was offered
+	channelOpen bool
+	early       []webrtc.ICECandidateInit
+	candidates  int // of the endpoint, taken
+	sections    map[string]engine.Section
+	downlinks   map[*publication]*downlink
+	unsent      bool   // the peer connection has changes that no answered offer contains
+	videoStream string // named by the last video-on
+}
+
+func newSession(srv *Server, c *call, info SessionInfo) *session {
+	s := &session{
+		server:    srv,
+		call:      c,
+		info:      info,
+		joined:    time.Now(),
+		tenant:    srv.cfg.Metrics.Tenant(info.GroupID),
+		log:       srv.log.With("groupID", info.GroupID, "callID", info.CallID, "sessionID", info.SessionID),
+		inbox:     newMailbox(),
+		gone:      make(chan struct{}),
+		done:      make(chan struct{}),
+		machine:   negotiate.New(negotiate.Config{}),
+		downlinks: make(map[*publication]*downlink),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// post hands f to the loop. A session that cannot keep up is closed.
+func (s *session) post(f func()) {
+	if !s.inbox.post(f) {
+		s.server.cfg.Metrics.LimitHit(LimitMailbox)
+		s.end(CloseOverrun)
+	}
+}
+
+// publicationsChanged makes the loop bring the subscriptions in line.
+func (s *session) publicationsChanged() {
+	s.changed.Store(true)
+	s.inbox.nudge()
+}
+
+// emit tells the backend.
+func (s *session) emit(e Event) {
+	e.GroupID, e.CallID = s.info.GroupID, s.info.CallID
+	e.UserID, e.SessionID = s.info.UserID, s.info.SessionID
+	s.server.cfg.Emit(e)
+}
+
+// end takes the session out of everything, tells the backend once, and lets the loop close the
+// transport. It may be called by anybody, any number of times.
+func (s *session) end(reason CloseReason) {
+	if !s.ending.CompareAndSwap(false, true) {
+		return
+	}
+	s.cancel()
+	s.inbox.close()
+	s.call.leave(s)
+	s.log.Info("session ended", "reason", string(reason), "duration", time.Since(s.joined).Round(time.Millisecond))
+	s.emit(Event{Kind: Closed, Reason: reason})
+	s.server.remove(s, reason)
+	close(s.gone)
+}
+
+// run is the session's goroutine.
+func (s *session) run() {
+	defer close(s.done)
+	defer s.closeTransport()
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("session panicked", "panic", r, "stack", string(debug.Stack()))
+			s.server.cfg.Metrics.HandlerPanicked()
+			s.end(CloseInternal)
+		}
+	}()
+	timer := time.NewTimer(firstOfferTime)
+	defer timer.Stop()
+	for !s.ending.Load() {
+		select {
+		case <-s.inbox.wake:
+			for _, f := range s.inbox.take() {
+				if s.ending.Load() {
+					return
+				}
+				f()
+			}
+			if s.changed.Swap(false) {
+				s.reconcile()
+			}
+		case <-timer.C:
+			s.expire(time.Now())
+		}
+		timer.Reset(time.Until(s.deadline()))
+	}
+}
+
+// deadline is when the loop has to look at the clock next.
+func (s *session) deadline() time.Time {
+	t := s.machine.Deadline()
+	if d := s.setupEnd(); !d.IsZero() && (t.IsZero() || d.Before(t)) {
+		t = d
+	}
+	if t.IsZero() {
+		t = time.Now().Add(time.Hour)
+	}
+	return t
+}
+
+// setupEnd is when the set-up has taken too long; zero once it is over.
+func (s *session) setupEnd() time.Time {
+	switch {
+	case s.channelOpen:
+		return time.Time{}
+	case s.answered.IsZero():
+		return s.joined.Add(firstOfferTime)
+	default:
+		return s.answered.Add(setupTime)
+	}
+}
+
+func (s *session) expire(now time.Time) {
+	if d := s.setupEnd(); !d.IsZero() && !now.Before(d) {
+		if s.answered.IsZero() {
+			s.end(CloseNoOffer)
+		} else {
+			s.end(CloseSetup)
+		}
+		return
+	}
+	s.perform(s.machine.Expire(now))
+}
+
+// closeTransport gives everything back that the loop owns.
+func (s *session) closeTransport() {
+	for _, d := range s.downlinks {
+		d.close()
+	}
+	if s.media != nil {
+		s.media.Close()
+	}
+	if s.peer != nil {
+		if err := s.peer.GracefulClose(); err != nil {
+			s.log.Debug("close peer connection", "err", err)
+		}
+	}
+}
+
+// connect makes the peer connection, at the first offer.
+func (s *session) connect() error {
+	cert, err := s.call.certificate()
+	if err != nil {
+		return err
+	}
+	peer, err := s.server.engine.NewPeer(s.ctx, s.info.SessionID, cert)
+	if err != nil {
+		return err
+	}
+	s.peer = peer
+	s.media = s.server.plane.NewPeer(forward.PeerConfig{
+		CNAME:    s.info.SessionID,
+		OnStream: func(st forward.Stream) { s.post(func() { s.streamStarted(st) }) },
+	})
+	peer.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c != nil {
+			s.post(func() { s.sendCandidate(c) })
+		}
+	})
+	peer.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		s.post(func() { s.connectionChanged(state) })
+	})
+	peer.OnPairChange(func() { s.post(s.pairChanged) })
+	peer.OnDataChannel(s.channelOffered)
+	return nil
+}
+
+// connectionChanged follows the state of ICE and DTLS together.
+func (s *session) connectionChanged(state webrtc.PeerConnectionState) {
+	switch state {
+	case webrtc.PeerConnectionStateConnected:
+		s.server.cfg.Metrics.ConnStateChanged(metrics.Connected)
+		if !s.connected {
+			s.attach()
+		}
+	case webrtc.PeerConnectionStateDisconnected:
+		s.server.cfg.Metrics.ConnStateChanged(metrics.Disconnected)
+		s.log.Warn("session disconnected")
+	case webrtc.PeerConnectionStateFailed:
+		s.server.cfg.Metrics.ConnStateChanged(metrics.Failed)
+		s.tenant.Errored(metrics.ICEError)
+		s.end(CloseICE)
+	case webrtc.PeerConnectionStateClosed:
+		s.server.cfg.Metrics.ConnStateChanged(metrics.Closed)
+		s.end(ClosePeer)
+	}
+}
+
+// attach gives the data plane the keys and the path.
+func (s *session) attach() {
+	keys, err := s.peer.Keys()
+	if err != nil {
+		s.log.Error("take srtp keys", "err", err)
+		s.end(CloseInternal)
+		return
+	}
+	path, err := s.peer.Path()
+	if err == nil {
+		err = s.media.Attach(path, keys)
+	}
+	if err != nil {
+		s.log.Error("attach to the data plane", "err", err)
+		s.end(CloseInternal)
+		return
+	}
+	s.connected = true
+	s.tenant.ObserveConnection(time.Since(s.joined))
+	s.log.Info("session connected", "path", path.String(), "profile", uint16(keys.Profile))
+	for _, d := range s.downlinks {
+		s.subscribe(d)
+	}
+}
+
+// pairChanged moves the media to the pair that ICE has selected.
+func (s *session) pairChanged() {
+	if !s.connected {
+		return
+	}
+	path, err := s.peer.Path()
+	if err == nil {
+		err = s.media.Move(path)
+	}
+	if err != nil {
+		s.log.Warn("move media", "err", err)
+	}
+}
+
+// sendDescription tells the endpoint a description, over the given route.
+func (s *session) sendDescription(d wire.Description, route negotiate.Route) error {
+	data, err := d.Marshal()
+	if err != nil {
+		return err
+	}
+	if route == negotiate.DataChannel && s.channelOpen {
+		return s.sendChannelSDP(data)
+	}
+	s.emit(Event{Kind: Signal, Type: wire.SignalSDP, Data: data})
+	return nil
+}
+
+// sendCandidate tells the endpoint a candidate of ours.
+func (s *session) sendCandidate(c *webrtc.ICECandidate) {
+	init := c.ToJSON()
+	data, err := wire.MarshalCandidate(wire.Candidate{
+		Candidate:     s.peer.CandidateText(init),
+		SDPMid:        init.SDPMid,
+		SDPMLineIndex: init.SDPMLineIndex,
+	})
+	if err != nil {
+		s.log.Error("encode candidate", "err", err)
+		return
+	}
+	s.emit(Event{Kind: Signal, Type: wire.SignalICE, Data: data})
+}

@@ -1,0 +1,212 @@
+package rtc
+
+import (
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"rtcd/service/api/wire"
+	"rtcd/service/metrics"
+	"rtcd/service/rtc/forward"
+	"rtcd/service/rtc/negotiate"
+)
+
+// maxEarlyCandidates bounds the candidates that are kept until there is an offer.
+const maxEarlyCandidates = 64
+
+// signal handles one message of the backend for this session, on the loop. What cannot be used
+// is dropped and counted; only a first offer that does not apply ends the session.
+func (s *session) signal(m wire.Signal) {
+	switch m.Type {
+	case wire.SignalSDP:
+		s.description(m.Data, negotiate.WebSocket)
+	case wire.SignalICE:
+		s.candidate(m.Data)
+	case wire.SignalMute:
+		s.setMuted(true)
+	case wire.SignalUnmute:
+		s.setMuted(false)
+	case wire.SignalScreenOn:
+		if id, err := wire.ParseStreamID(m.Data, "screenStreamID"); err == nil {
+			s.call.shareScreen(s, id)
+		} else {
+			s.refused("screen-on", err)
+		}
+	case wire.SignalScreenOff:
+		s.call.stopScreen(s)
+	case wire.SignalVideoOn:
+		if id, err := wire.ParseStreamID(m.Data, "videoStreamID"); err == nil {
+			s.videoStream = id
+		} else {
+			s.refused("video-on", err)
+		}
+	}
+}
+
+// refused counts and tells of signalling that had no effect.
+func (s *session) refused(what string, err error) {
+	s.tenant.Errored(metrics.SignalingError)
+	s.log.Debug("signalling refused", "what", what, "err", err)
+}
+
+// description takes an offer or an answer of the endpoint.
+func (s *session) description(data []byte, route negotiate.Route) {
+	d, err := wire.ParseDescription(data)
+	if err != nil {
+		s.refused("description", err)
+		return
+	}
+	now := time.Now()
+	if d.Type == "answer" {
+		s.perform(s.machine.Answer(now, d.SDP))
+		return
+	}
+	if s.peer == nil {
+		if err := s.connect(); err != nil {
+			s.log.Error("make the peer connection", "err", err)
+			s.end(CloseAddress)
+			return
+		}
+	}
+	s.perform(s.machine.Offer(now, d.SDP, route))
+}
+
+// candidate takes a candidate of the endpoint. An ICE-lite agent never sends a check, so it has
+// no use for them and learns addresses from the endpoint's checks alone.
+func (s *session) candidate(data []byte) {
+	c, err := wire.ParseCandidate(data)
+	if err != nil {
+		s.refused("candidate", err)
+		return
+	}
+	if c.Candidate == "" || s.server.cfg.Lite {
+		return
+	}
+	init := webrtc.ICECandidateInit{Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex}
+	if s.answered.IsZero() {
+		if len(s.early) < maxEarlyCandidates {
+			s.early = append(s.early, init)
+		}
+		return
+	}
+	s.addCandidate(init)
+}
+
+func (s *session) addCandidate(c webrtc.ICECandidateInit) {
+	if s.candidates >= s.server.cfg.Limits.RemoteCandidates {
+		s.server.cfg.Metrics.LimitHit(LimitCandidates)
+		return
+	}
+	s.candidates++
+	if err := s.peer.AddICECandidate(c); err != nil {
+		s.refused("candidate", err)
+	}
+}
+
+// perform carries out what the negotiation machine says.
+func (s *session) perform(actions []negotiate.Action) {
+	for len(actions) > 0 && !s.ending.Load() {
+		a := actions[0]
+		actions = append(actions[1:], s.act(a)...)
+	}
+}
+
+func (s *session) act(a negotiate.Action) []negotiate.Action {
+	switch a.Verb {
+	case negotiate.AcceptOffer:
+		return s.acceptOffer(a)
+	case negotiate.MakeOffer:
+		s.tenant.ObserveLockGrab(a.Waited)
+		return s.makeOffer()
+	case negotiate.ApplyAnswer:
+		return s.applyAnswer(a.SDP)
+	case negotiate.Rollback:
+		s.peer.ForgetOffer()
+		s.tenant.Errored(metrics.SignalingError)
+		s.log.Warn("offer not answered in time, it will be made again")
+	case negotiate.LockReleased:
+		s.tenant.ObserveLockHeld(a.Held)
+	}
+	return nil
+}
+
+func (s *session) acceptOffer(a negotiate.Action) []negotiate.Action {
+	first := s.answered.IsZero()
+	answer, err := s.peer.AcceptOffer(a.SDP)
+	if err != nil {
+		s.refused("offer", err)
+		if first {
+			s.end(CloseBadOffer)
+			return nil
+		}
+		if err := s.peer.Recover(); err != nil {
+			s.log.Error("recover from a bad offer", "err", err)
+			s.end(CloseBadOffer)
+			return nil
+		}
+		return s.machine.OfferAccepted(time.Now())
+	}
+	if first {
+		s.answered = time.Now()
+	}
+	if err := s.sendDescription(wire.Description{Type: "answer", SDP: answer}, a.Route); err != nil {
+		s.log.Error("send answer", "err", err)
+	}
+	for _, c := range s.early {
+		s.addCandidate(c)
+	}
+	s.early = nil
+	s.applySections()
+	return s.machine.OfferAccepted(time.Now())
+}
+
+// makeOffer offers everything that is to be told, if there is anything.
+func (s *session) makeOffer() []negotiate.Action {
+	if err := s.updateTracks(); err != nil {
+		s.tenant.Errored(metrics.TrackError)
+		s.log.Error("change tracks", "err", err)
+		return s.machine.OfferFailed(time.Now())
+	}
+	if !s.unsent {
+		return s.machine.OfferSkipped(time.Now())
+	}
+	offer, err := s.peer.MakeOffer()
+	if err == nil {
+		err = s.sendMediaMap() // always before its offer
+	}
+	if err == nil {
+		route := negotiate.WebSocket
+		if s.info.DCSignaling != nil && *s.info.DCSignaling {
+			route = negotiate.DataChannel
+		}
+		err = s.sendDescription(wire.Description{Type: "offer", SDP: offer}, route)
+	}
+	if err != nil {
+		s.peer.ForgetOffer()
+		s.tenant.Errored(metrics.SignalingError)
+		s.log.Error("make offer", "err", err)
+		return s.machine.OfferFailed(time.Now())
+	}
+	s.machine.OfferSent(time.Now())
+	return nil
+}
+
+func (s *session) applyAnswer(sdp string) []negotiate.Action {
+	if err := s.peer.ApplyAnswer(sdp); err != nil {
+		s.refused("answer", err)
+		return s.machine.AnswerFailed(time.Now())
+	}
+	s.unsent = false
+	s.applySections()
+	return s.machine.AnswerApplied(time.Now())
+}
+
+// setMuted mutes or unmutes the voice; without a voice it does nothing, and a new one starts
+// unmuted.
+func (s *session) setMuted(muted bool) {
+	for _, p := range *s.call.publications.Load() {
+		if p.owner == s && p.source == forward.Voice {
+			p.media.SetMuted(muted)
+		}
+	}
+}
