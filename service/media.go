@@ -1,14 +1,9 @@
 package service
 
 import (
-	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // the TURN REST scheme is HMAC-SHA1
-	"encoding/base64"
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
-	"time"
 
 	"rtcd/config"
 	"rtcd/service/rtc"
@@ -51,7 +46,6 @@ func mediaConfig(c config.RTC) (rtc.Config, error) {
 			Local:         candidates,
 			IPv6:          c.EnableIPv6,
 			Override:      override,
-			ICEServers:    iceServers(c),
 			RemoteAllowed: remoteAllowed(candidates),
 		},
 		Limits: rtc.Limits{
@@ -156,34 +150,6 @@ func hostOverride(c config.RTC, local []netip.Addr) (engine.Override, error) {
 	}
 	o.Port, _ = ports.For(local)
 	return o, nil
-}
-
-// iceServers returns what the agents of sessions are given, with credentials made for each.
-func iceServers(c config.RTC) func(session string) []rtc.ICEServer {
-	servers := c.UsableICEServers()
-	if len(servers) == 0 {
-		return nil
-	}
-	return func(session string) []rtc.ICEServer {
-		out := make([]rtc.ICEServer, 0, len(servers))
-		for _, s := range servers {
-			e := rtc.ICEServer{URLs: s.URLs, Username: s.Username.Reveal(), Credential: s.Credential.Reveal()}
-			if s.NeedsCredentials() {
-				e.Username, e.Credential = turnCredentials(
-					c.TURN.StaticAuthSecret.Reveal(), session, time.Now().Add(c.TURN.CredentialsExpiration()))
-			}
-			out = append(out, e)
-		}
-		return out
-	}
-}
-
-// turnCredentials makes the short-lived credentials of a session, as coturn's REST scheme has it.
-func turnCredentials(secret, session string, expiry time.Time) (user, password string) {
-	user = strconv.FormatInt(expiry.Unix(), 10) + ":" + session
-	mac := hmac.New(sha1.New, []byte(secret))
-	mac.Write([]byte(user))
-	return user, base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
 // remoteAllowed says to which addresses a full ICE agent sends checks: none that a candidate could

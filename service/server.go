@@ -133,6 +133,11 @@ func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error 
 	if err != nil {
 		return err
 	}
+	for _, i := range s.cfg.RTC.ICEServers {
+		if i.IsTURN() {
+			s.log.Warn("rtc.ice_servers: TURN entries are not used, the server makes no relay candidates", "urls", i.URLs)
+		}
+	}
 	cfg.Metrics, cfg.Log = s.metrics, s.log
 	cfg.Emit = func(e rtc.Event) { s.ws.Send(e.GroupID, e.SessionID, outbound(e)) }
 	if change != nil {

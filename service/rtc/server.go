@@ -18,8 +18,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/pion/webrtc/v4"
-
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
 	"rtcd/service/rtc/engine"
@@ -374,6 +372,13 @@ func (s *Server) EndGroup(groupID string) {
 	for _, ses := range s.list(func(k key) bool { return k.group == groupID }) {
 		ses.end(CloseUnregister)
 	}
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	for k := range s.writes {
+		if k.group == groupID {
+			delete(s.writes, k)
+		}
+	}
 }
 
 func (s *Server) list(match func(key) bool) []*session {
@@ -424,6 +429,3 @@ func (s *Server) Close() error {
 	s.ticker.Wait()
 	return errors.Join(s.engine.Close(), s.mux.Close())
 }
-
-// ICEServer is a configured STUN or TURN server for the sessions' own agents.
-type ICEServer = webrtc.ICEServer

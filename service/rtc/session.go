@@ -192,6 +192,7 @@ func (s *session) closeTransport() {
 		if err := s.peer.GracefulClose(); err != nil {
 			s.log.Debug("close peer connection", "err", err)
 		}
+		s.server.cfg.Metrics.ConnStateChanged(metrics.Closed)
 	}
 }
 
@@ -201,7 +202,7 @@ func (s *session) connect() error {
 	if err != nil {
 		return err
 	}
-	peer, err := s.server.engine.NewPeer(s.ctx, s.info.SessionID, cert)
+	peer, err := s.server.engine.NewPeer(s.ctx, cert)
 	if err != nil {
 		return err
 	}
@@ -239,7 +240,6 @@ func (s *session) connectionChanged(state webrtc.PeerConnectionState) {
 		s.tenant.Errored(metrics.ICEError)
 		s.end(CloseICE)
 	case webrtc.PeerConnectionStateClosed:
-		s.server.cfg.Metrics.ConnStateChanged(metrics.Closed)
 		s.end(ClosePeer)
 	}
 }

@@ -50,9 +50,6 @@ type Config struct {
 	Resolver Resolver      // nil: net.DefaultResolver
 	Net      transport.Net // replaces the kernel's network, for tests
 
-	// ICEServers returns the servers of a session's agent. It is asked only if not Lite.
-	ICEServers func(session string) []webrtc.ICEServer
-
 	// RemoteAllowed says whether a full agent may send checks to an address. nil: all.
 	RemoteAllowed func(netip.Addr) bool
 
@@ -114,9 +111,9 @@ func NewCertificate() (webrtc.Certificate, error) {
 	return *cert, nil
 }
 
-// NewPeer returns the peer connection of a session, with the certificate of its call. It may look
+// NewPeer returns a peer connection with the certificate of its call. It may look
 // a name up and so take up to a second.
-func (e *Engine) NewPeer(ctx context.Context, session string, cert webrtc.Certificate) (*Peer, error) {
+func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, error) {
 	m, err := e.cfg.Override.resolve(ctx, e.cfg.Resolver, e.cfg.Local, e.cfg.IPv6)
 	if err != nil {
 		return nil, err
@@ -135,13 +132,12 @@ func (e *Engine) NewPeer(ctx context.Context, session string, cert webrtc.Certif
 		webrtc.WithSettingEngine(settings),
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
 	)
+	// No ICE servers: candidates that pion makes with their help have sockets of their own, which
+	// the data plane does not see. Discover tells our external addresses instead.
 	cfg := webrtc.Configuration{
 		Certificates: []webrtc.Certificate{cert},
 		BundlePolicy: webrtc.BundlePolicyMaxBundle,
 		SDPSemantics: webrtc.SDPSemanticsUnifiedPlan,
-	}
-	if !e.cfg.Lite && e.cfg.ICEServers != nil {
-		cfg.ICEServers = e.cfg.ICEServers(session)
 	}
 	pc, err := api.NewPeerConnection(cfg)
 	if err != nil {
