@@ -1,0 +1,286 @@
+// Package browsertest runs the demo as `make demo` does and looks at it with real browsers.
+package browsertest
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// chromium returns the path of a browser, or skips.
+func chromium(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skip("NO CHROMIUM HERE: what a browser hears was NOT tested (.ci/run installs it)")
+	return ""
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// mediaPort returns a port in the range that the configuration allows, free for TCP and UDP.
+func mediaPort(t *testing.T) int {
+	t.Helper()
+	for port := 20000 + os.Getpid()%10000; port < 49000; port++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
+		if err != nil {
+			continue
+		}
+		u, err := net.ListenPacket("udp", fmt.Sprintf("0.0.0.0:%d", port))
+		_ = l.Close()
+		if err == nil {
+			_ = u.Close()
+			return port
+		}
+	}
+	t.Fatal("no free media port")
+	return 0
+}
+
+// demo is the pair of processes of `make demo`.
+type demo struct {
+	link   string // of the page
+	stderr *strings.Builder
+}
+
+// startDemo builds both binaries as the Makefile does and starts them on ports of their own.
+func startDemo(t *testing.T) *demo {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/rtcd", "./examples/huddle")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	media := mediaPort(t)
+	d := &demo{stderr: new(strings.Builder)}
+	cmd := exec.Command(filepath.Join(dir, "huddle"), "-start", filepath.Join(dir, "rtcd"),
+		"-listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(),
+		fmt.Sprintf("RTCD_API_HTTP_LISTENADDRESS=127.0.0.1:%d", freePort(t)),
+		fmt.Sprintf("RTCD_API_ADMIN_LISTENADDRESS=127.0.0.1:%d", freePort(t)),
+		fmt.Sprintf("RTCD_RTC_ICEPORTUDP=%d", media),
+		fmt.Sprintf("RTCD_RTC_ICEPORTTCP=%d", media),
+	)
+	cmd.Stderr = d.stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan string, 1)
+	printed := make(chan struct{})
+	go func() {
+		defer close(printed)
+		lines := bufio.NewScanner(stdout)
+		for lines.Scan() {
+			if i := strings.Index(lines.Text(), "http://"); i >= 0 && strings.Contains(lines.Text(), "room=") {
+				select {
+				case found <- strings.TrimSpace(lines.Text()[i:]):
+				default:
+				}
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		// Ctrl-C, as in a terminal.
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Errorf("interrupt the demo: %v", err)
+		}
+		<-printed
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the demo ended with %v\n%s", err, d.stderr)
+		}
+	})
+	select {
+	case d.link = <-found:
+	case <-printed:
+		t.Fatalf("the demo ended at once\n%s", d.stderr)
+	case <-time.After(30 * time.Second):
+		t.Fatalf("the demo printed no link\n%s", d.stderr)
+	}
+	return d
+}
+
+// open opens the page in a browser of its own, joined under the name given.
+func open(ctx context.Context, t *testing.T, path, link, name string) context.Context {
+	t.Helper()
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("use-fake-ui-for-media-stream", true),
+		chromedp.Flag("use-fake-device-for-media-stream", true),
+		chromedp.Flag("autoplay-policy", "no-user-gesture-required"),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-quic", true),
+	)
+	alloc, cancelAlloc := chromedp.NewExecAllocator(ctx, opts...)
+	tab, cancelTab := chromedp.NewContext(alloc)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(tab); err != nil {
+			t.Logf("close the browser: %v", err)
+		}
+		cancelTab()
+		cancelAlloc()
+	})
+	if _, err := chromedp.Run(tab, chromedp.Navigate(link+"&autojoin=1&name="+name)); err != nil {
+		t.Fatalf("open the page: %v", err)
+	}
+	return tab
+}
+
+type stats struct {
+	State   string   `json:"state"`
+	RTT     *float64 `json:"rtt"`
+	Inbound []struct {
+		Packets int     `json:"packetsReceived"`
+		Energy  float64 `json:"totalAudioEnergy"`
+		Samples float64 `json:"totalSamplesReceived"`
+	} `json:"inbound"`
+	Participants []struct {
+		Name     string `json:"name"`
+		Speaking bool   `json:"speaking"`
+		Muted    bool   `json:"muted"`
+	} `json:"participants"`
+}
+
+func (s stats) packets() (n int, energy float64) {
+	for _, in := range s.Inbound {
+		n += in.Packets
+		energy += in.Energy
+	}
+	return n, energy
+}
+
+func look(t *testing.T, tab context.Context) stats {
+	t.Helper()
+	s, err := chromedp.Run(tab, chromedp.Evaluate[stats](`window.huddle.stats()`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatalf("stats: %v", err)
+	}
+	return s
+}
+
+// until asks the page until ok holds; getStats has no event to wait for.
+func until(t *testing.T, tab context.Context, what string, ok func(stats) bool) stats {
+	t.Helper()
+	var s stats
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if s = look(t, tab); ok(s) {
+			return s
+		}
+		select {
+		case <-tab.Done():
+			t.Fatalf("%s: the browser is gone", what)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	t.Fatalf("%s: not within 30 s; last %+v", what, s)
+	return s
+}
+
+// Two stock browsers hear each other through ICE-lite; one mutes and the other's stats stop.
+func TestTwoBrowsersHearEachOther(t *testing.T) {
+	path := chromium(t)
+	d := startDemo(t)
+	// Not of t.Context(), which ends before the browsers are closed.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	anna := open(ctx, t, path, d.link, "Anna")
+	bert := open(ctx, t, path, d.link, "Bert")
+	for name, tab := range map[string]context.Context{"Anna": anna, "Bert": bert} {
+		first := until(t, tab, name+" hears the other", func(s stats) bool {
+			n, energy := s.packets()
+			return s.State == "connected" && n > 50 && energy > 0
+		})
+		n, energy := first.packets()
+		next := until(t, tab, name+" goes on hearing", func(s stats) bool {
+			m, e := s.packets()
+			return m > n+50 && e > energy
+		})
+		if next.RTT == nil || *next.RTT <= 0 || *next.RTT > 1000 {
+			t.Errorf("%s: round-trip time %v", name, next.RTT)
+		}
+	}
+	until(t, bert, "Bert sees Anna speak", func(s stats) bool {
+		for _, p := range s.Participants {
+			if p.Name == "Anna" && p.Speaking {
+				return true
+			}
+		}
+		return false
+	})
+
+	if _, err := chromedp.Run(anna, chromedp.Evaluate[chromedp.Void](`window.huddle.mute()`)); err != nil {
+		t.Fatalf("mute: %v", err)
+	}
+	until(t, bert, "Bert sees Anna muted", func(s stats) bool {
+		for _, p := range s.Participants {
+			if p.Name == "Anna" && p.Muted {
+				return true
+			}
+		}
+		return false
+	})
+	var before int
+	until(t, bert, "packets stop coming", func(s stats) bool {
+		n, _ := s.packets()
+		same := n == before
+		before = n
+		return same
+	})
+	// Half a second at 50 packets a second would have brought 25 more.
+	select {
+	case <-time.After(500 * time.Millisecond):
+	case <-ctx.Done():
+	}
+	if n, _ := look(t, bert).packets(); n != before {
+		t.Errorf("%d packets came from a muted microphone", n-before)
+	}
+	n, _ := look(t, anna).packets()
+	until(t, anna, "the muted one still hears", func(s stats) bool {
+		m, _ := s.packets()
+		return m > n+20
+	})
+	if _, err := chromedp.Run(anna, chromedp.Evaluate[chromedp.Void](`window.huddle.unmute()`)); err != nil {
+		t.Fatalf("unmute: %v", err)
+	}
+	until(t, bert, "packets come again", func(s stats) bool {
+		m, _ := s.packets()
+		return m > before+50
+	})
+	if shot := os.Getenv("RTCD_SCREENSHOT"); shot != "" {
+		png, err := chromedp.Run(bert, chromedp.FullScreenshot(100))
+		if err == nil {
+			err = os.WriteFile(shot, png, 0o600)
+		}
+		if err != nil {
+			t.Errorf("take a picture: %v", err)
+		}
+	}
+}
