@@ -1,0 +1,174 @@
+// A Call is one session at rtcd: a peer connection, its data channel, and the signalling between
+// the two ends (docs/protocol.md). It knows nothing of the page.
+'use strict';
+
+const DC = { ping: 1, pong: 2, lock: 7, unlock: 8, mediaMap: 9 };
+const lockRetry = 50; // ms between two requests for the lock
+const answerTimeout = 10000;
+
+class Call {
+  // send(message) takes signalling to rtcd. on has the callbacks state(text), rtt(ms),
+  // track(mid, track) and published().
+  constructor(send, on) {
+    this.send = send;
+    this.on = on;
+    this.closed = false;
+    this.mediaMap = new Map(); // mid -> {type, sender_id}
+    this.early = []; // candidates that came before the first description
+    this.work = Promise.resolve(); // the end of the queue of descriptions
+    this.answered = null; // resolves what waits for the answer to our offer
+    this.granted = null; // resolves what waits for the answer to a lock request
+    this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    this.pc.onicecandidate = (e) => {
+      if (e.candidate && e.candidate.candidate) this.send({ type: 'ice', data: e.candidate.toJSON() });
+    };
+    this.pc.onconnectionstatechange = () => this.on.state(this.pc.connectionState);
+    this.pc.ontrack = (e) => this.on.track(e.transceiver.mid, e.track);
+    this.dc = this.pc.createDataChannel('calls-dc');
+    this.dc.binaryType = 'arraybuffer';
+    this.dc.onmessage = (e) => this.received(e.data);
+    this.dc.onopen = () => {
+      this.ping();
+      this.pinger = setInterval(() => this.ping(), 1000);
+    };
+    this.dc.onclose = () => this.on.state('closed');
+  }
+
+  // start makes the first offer, which holds the data channel alone. It needs no lock.
+  async start() {
+    await this.pc.setLocalDescription(await this.pc.createOffer());
+    this.send({ type: 'sdp', data: this.pc.localDescription.toJSON() });
+  }
+
+  close() {
+    this.closed = true;
+    clearInterval(this.pinger);
+    this.pc.onconnectionstatechange = this.dc.onclose = null;
+    this.dc.close();
+    this.pc.close();
+    if (this.answered) this.answered(false);
+    if (this.granted) this.granted(false);
+  }
+
+  // publish sends a track. It holds the lock while it negotiates, so that rtcd does not offer
+  // meanwhile, and tries again until it works or the call ends.
+  async publish(track, stream) {
+    await this.opened();
+    this.pc.addTrack(track, stream);
+    while (!this.closed) {
+      if (!(await this.lock())) continue;
+      let done = false;
+      try {
+        const answer = new Promise((resolve) => { this.answered = resolve; });
+        const timer = setTimeout(() => this.answered && this.answered(false), answerTimeout);
+        await this.pc.setLocalDescription(await this.pc.createOffer());
+        this.send({ type: 'sdp', data: this.pc.localDescription.toJSON() });
+        done = await answer;
+        clearTimeout(timer);
+      } catch (err) {
+        console.warn('offer', err);
+      } finally {
+        this.answered = null;
+        this.tell(DC.unlock);
+      }
+      if (done) return this.on.published();
+      if (!this.closed && this.pc.signalingState === 'have-local-offer') {
+        await this.pc.setLocalDescription({ type: 'rollback' });
+      }
+    }
+  }
+
+  opened() {
+    if (this.dc.readyState === 'open') return Promise.resolve();
+    return new Promise((resolve) => this.dc.addEventListener('open', resolve, { once: true }));
+  }
+
+  // lock asks once for the lock and waits a moment if it was refused.
+  async lock() {
+    const got = await new Promise((resolve) => {
+      this.granted = resolve;
+      setTimeout(() => resolve(false), answerTimeout);
+      this.tell(DC.lock);
+    });
+    this.granted = null;
+    if (!got) await new Promise((resolve) => setTimeout(resolve, lockRetry));
+    return got && !this.closed;
+  }
+
+  // signal takes what came from rtcd over the WebSocket, in order.
+  signal(kind, data) {
+    if (kind === 'sdp') {
+      this.work = this.work.then(() => this.description(data)).catch((err) => console.warn('description', err));
+    } else if (data.candidate) {
+      this.work = this.work.then(() => this.candidate(data.candidate)).catch((err) => console.warn('candidate', err));
+    }
+  }
+
+  async description(d) {
+    if (this.closed) return;
+    if (d.type === 'answer') {
+      if (this.pc.signalingState !== 'have-local-offer') return; // nobody asked
+      await this.pc.setRemoteDescription(d);
+      if (this.answered) this.answered(true);
+    } else if (d.type === 'offer') {
+      // An offer of ours that is under way gives way to this one, and is made again.
+      const ours = this.pc.signalingState === 'have-local-offer';
+      await this.pc.setRemoteDescription(d);
+      await this.pc.setLocalDescription(await this.pc.createAnswer());
+      this.send({ type: 'sdp', data: this.pc.localDescription.toJSON() });
+      if (ours && this.answered) this.answered(false);
+    }
+    for (const c of this.early.splice(0)) await this.pc.addIceCandidate(c);
+  }
+
+  async candidate(c) {
+    if (this.closed) return;
+    if (this.pc.remoteDescription) await this.pc.addIceCandidate(c);
+    else if (this.early.length < 64) this.early.push(c);
+  }
+
+  ping() {
+    this.pingedAt = this.pingedAt || performance.now();
+    this.tell(DC.ping);
+  }
+
+  tell(type) {
+    if (this.dc.readyState === 'open') this.dc.send(new Uint8Array([type]));
+  }
+
+  // received handles a message of the data channel. What makes no sense is dropped.
+  received(data) {
+    if (!(data instanceof ArrayBuffer)) return;
+    let type, payload;
+    try {
+      [type, payload] = msgpack.decode(data);
+    } catch {
+      return;
+    }
+    if (type === DC.pong && this.pingedAt) {
+      this.on.rtt(performance.now() - this.pingedAt);
+      this.pingedAt = 0;
+    } else if (type === DC.lock && this.granted) {
+      this.granted(payload === true);
+    } else if (type === DC.mediaMap && payload instanceof Map) {
+      this.mediaMap = payload;
+    }
+  }
+
+  // inbound returns what arrives, by media section.
+  async inbound() {
+    const streams = [];
+    for (const s of (await this.pc.getStats()).values()) {
+      if (s.type !== 'inbound-rtp' || s.kind !== 'audio') continue;
+      const source = this.mediaMap.get(s.mid);
+      streams.push({
+        mid: s.mid,
+        sender: source instanceof Map ? source.get('sender_id') : undefined,
+        packetsReceived: s.packetsReceived,
+        totalAudioEnergy: s.totalAudioEnergy,
+        totalSamplesReceived: s.totalSamplesReceived,
+      });
+    }
+    return streams;
+  }
+}
