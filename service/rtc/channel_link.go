@@ -92,16 +92,6 @@ func (s *session) channelMessage(m webrtc.DataChannelMessage) {
 	}
 }
 
-// sendChannelSDP tells the endpoint a description on the data channel.
-func (s *session) sendChannelSDP(json []byte) error {
-	b, err := channel.AppendSDP(nil, json)
-	if err != nil {
-		return err
-	}
-	s.sendChannel(b)
-	return nil
-}
-
 // sendMediaMap tells the endpoint what it is going to be sent in which section.
 func (s *session) sendMediaMap() error {
 	media := make(map[string]channel.Media, len(s.downlinks))

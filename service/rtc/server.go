@@ -153,6 +153,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	s.mux = mux
 	ecfg := cfg.Engine
 	ecfg.Mux, ecfg.Lite, ecfg.Log = mux, cfg.Lite, cfg.Log
+	ecfg.RemoteCandidates = cfg.Limits.RemoteCandidates
 	if cfg.Discover != "" {
 		ecfg.Override.Found = s.discover(ctx)
 	}

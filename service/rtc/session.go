@@ -11,6 +11,7 @@ import (
 
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/rtc/channel"
 	"rtcd/service/rtc/engine"
 	"rtcd/service/rtc/forward"
 	"rtcd/service/rtc/negotiate"
@@ -290,7 +291,15 @@ func (s *session) sendDescription(d wire.Description, route negotiate.Route) err
 		return err
 	}
 	if route == negotiate.DataChannel && s.channelOpen {
-		return s.sendChannelSDP(data)
+		packed, err := channel.AppendSDP(nil, data)
+		if err != nil {
+			return err
+		}
+		if len(packed) <= channel.MaxMessage {
+			s.sendChannel(packed)
+			return nil
+		}
+		// Too large for the channel; endpoints take it either way.
 	}
 	s.emit(Event{Kind: Signal, Type: wire.SignalSDP, Data: data})
 	return nil

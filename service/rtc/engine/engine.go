@@ -50,6 +50,9 @@ type Config struct {
 	Resolver Resolver      // nil: net.DefaultResolver
 	Net      transport.Net // replaces the kernel's network, for tests
 
+	// RemoteCandidates bounds the candidates that a full agent takes from a description.
+	RemoteCandidates int
+
 	// RemoteAllowed says whether a full agent may send checks to an address. nil: all.
 	RemoteAllowed func(netip.Addr) bool
 
@@ -143,7 +146,11 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 	if err != nil {
 		return nil, fmt.Errorf("make peer connection: %w", err)
 	}
-	return &Peer{PeerConnection: pc, api: api, mux: e.cfg.Mux, mapping: m, tap: tap, lite: e.cfg.Lite}, nil
+	p := &Peer{PeerConnection: pc, api: api, mux: e.cfg.Mux, mapping: m, tap: tap, lite: e.cfg.Lite}
+	if !p.lite {
+		p.candidates = e.cfg.RemoteCandidates
+	}
+	return p, nil
 }
 
 // settings are those of one peer.

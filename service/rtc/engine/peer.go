@@ -41,6 +41,8 @@ type Peer struct {
 	tap     *keyTap
 	lite    bool
 
+	candidates int // of the endpoint that a description may bring
+
 	offer   *webrtc.SessionDescription // made, and not yet answered
 	leaving []*webrtc.RTPTransceiver   // freed, but the endpoint does not know yet
 	free    []*webrtc.RTPTransceiver   // sections made by us that send nothing
@@ -92,6 +94,10 @@ func (p *Peer) CandidateText(c webrtc.ICECandidateInit) string {
 // still open is forgotten.
 func (p *Peer) AcceptOffer(sdp string) (string, error) {
 	p.offer = nil
+	sdp, err := bound(sdp, p.candidates)
+	if err != nil {
+		return "", err
+	}
 	offer := webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: sdp}
 	if _, err := offer.Unmarshal(); err != nil {
 		return "", fmt.Errorf("parse offer: %w", err)
@@ -139,6 +145,10 @@ func (p *Peer) ApplyAnswer(sdp string) error {
 	}
 	offer := *p.offer
 	p.offer = nil
+	sdp, err := bound(sdp, p.candidates)
+	if err != nil {
+		return err
+	}
 	answer := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}
 	if err := answers(offer, answer); err != nil {
 		return err
