@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"sync"
 
 	"github.com/pion/dtls/v3"
@@ -36,6 +37,9 @@ type keyTap struct {
 	suite        uint16
 	profile      extension.SRTPProtectionProfile
 }
+
+// Format writes a constant, whatever the verb.
+func (*keyTap) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[keys]") }
 
 // Write takes one line of the key log: CLIENT_RANDOM, the random and the master secret in hex.
 func (t *keyTap) Write(line []byte) (int, error) {
