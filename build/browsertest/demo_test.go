@@ -65,7 +65,7 @@ type demo struct {
 }
 
 // startDemo builds both binaries as the Makefile does and starts them on ports of their own.
-func startDemo(t *testing.T) *demo {
+func startDemo(t *testing.T, environ ...string) *demo {
 	t.Helper()
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/rtcd", "./examples/huddle")
@@ -84,6 +84,7 @@ func startDemo(t *testing.T) *demo {
 		fmt.Sprintf("RTCD_RTC_ICEPORTUDP=%d", media),
 		fmt.Sprintf("RTCD_RTC_ICEPORTTCP=%d", media),
 	)
+	cmd.Env = append(cmd.Env, environ...)
 	cmd.Stderr = d.stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -126,8 +127,21 @@ func startDemo(t *testing.T) *demo {
 	return d
 }
 
-// open opens the page in a browser of its own, joined under the name given.
-func open(ctx context.Context, t *testing.T, path, link, name string) context.Context {
+// tcpOnly makes a page ignore what rtcd says of UDP.
+const tcpOnly = `
+	const udp = /^(a=)?candidate:\S+ \d+ udp /i;
+	const describe = RTCPeerConnection.prototype.setRemoteDescription;
+	RTCPeerConnection.prototype.setRemoteDescription = function (d) {
+		const sdp = d.sdp.split('\r\n').filter((line) => !udp.test(line)).join('\r\n');
+		return describe.call(this, { type: d.type, sdp });
+	};
+	const add = RTCPeerConnection.prototype.addIceCandidate;
+	RTCPeerConnection.prototype.addIceCandidate = function (c) {
+		return c && udp.test(c.candidate) ? Promise.resolve() : add.call(this, c);
+	};`
+
+// open opens the page in a browser of its own, runs a script there, and joins under the name given.
+func open(ctx context.Context, t *testing.T, path, link, name, script string) context.Context {
 	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
@@ -148,8 +162,11 @@ func open(ctx context.Context, t *testing.T, path, link, name string) context.Co
 		cancelTab()
 		cancelAlloc()
 	})
-	if _, err := chromedp.Run(tab, chromedp.Navigate(link+"&autojoin=1&name="+name)); err != nil {
+	if _, err := chromedp.Run(tab, chromedp.Navigate(link+"&name="+name)); err != nil {
 		t.Fatalf("open the page: %v", err)
+	}
+	if _, err := chromedp.Run(tab, chromedp.Evaluate[chromedp.Void](script+"\nvoid join();")); err != nil {
+		t.Fatalf("join: %v", err)
 	}
 	return tab
 }
@@ -211,13 +228,10 @@ func TestTwoBrowsersHearEachOther(t *testing.T) {
 	// Not of t.Context(), which ends before the browsers are closed.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	anna := open(ctx, t, path, d.link, "Anna")
-	bert := open(ctx, t, path, d.link, "Bert")
+	anna := open(ctx, t, path, d.link, "Anna", "")
+	bert := open(ctx, t, path, d.link, "Bert", "")
 	for name, tab := range map[string]context.Context{"Anna": anna, "Bert": bert} {
-		first := until(t, tab, name+" hears the other", func(s stats) bool {
-			n, energy := s.packets()
-			return s.State == "connected" && n > 50 && energy > 0
-		})
+		first := hears(t, tab, name)
 		n, energy := first.packets()
 		next := until(t, tab, name+" goes on hearing", func(s stats) bool {
 			m, e := s.packets()
@@ -282,5 +296,47 @@ func TestTwoBrowsersHearEachOther(t *testing.T) {
 		if err != nil {
 			t.Errorf("take a picture: %v", err)
 		}
+	}
+}
+
+// hears waits until sound of another one comes.
+func hears(t *testing.T, tab context.Context, name string) stats {
+	t.Helper()
+	return until(t, tab, name+" hears the other", func(s stats) bool {
+		n, energy := s.packets()
+		return s.State == "connected" && n > 50 && energy > 0
+	})
+}
+
+// The other ways that media can take: ICE-TCP, and a server that is a full ICE agent.
+func TestBrowserTransports(t *testing.T) {
+	path := chromium(t)
+	for _, c := range []struct {
+		name, environ, script, protocol string
+	}{
+		{"ICE-TCP", "RTCD_RTC_ICELITE=on", tcpOnly, "tcp"},
+		{"full agent", "RTCD_RTC_ICELITE=off", "", "udp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := startDemo(t, c.environ)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+			t.Cleanup(cancel)
+			anna := open(ctx, t, path, d.link, "Anna", c.script)
+			bert := open(ctx, t, path, d.link, "Bert", c.script)
+			hears(t, anna, "Anna")
+			hears(t, bert, "Bert")
+			const selected = `app.call.pc.getStats().then((all) => {
+				const transport = [...all.values()].find((s) => s.type === 'transport');
+				const pair = all.get(transport.selectedCandidatePairId);
+				return all.get(pair.remoteCandidateId).protocol + ' ' + transport.srtpCipher;
+			})`
+			got, err := chromedp.Run(anna, chromedp.Evaluate[string](selected, chromedp.EvalAwaitPromise))
+			if err != nil {
+				t.Fatalf("selected candidate pair: %v", err)
+			}
+			if want := c.protocol + " SRTP_AEAD_AES_128_GCM"; got != want {
+				t.Errorf("media goes over %q, want %q", got, want)
+			}
+		})
 	}
 }
