@@ -21,9 +21,9 @@ var (
 
 // Limits bound what a Reader takes. Zero fields take the defaults named.
 type Limits struct {
-	Depth    int // of nested arrays and maps; 4
+	Depth    int // of arrays and maps within each other, the outermost included; 4
 	Elements int // of one array or map; 64
-	String   int // bytes of one str or bin that Skip or String takes; 1 MiB
+	String   int // bytes of one str or bin; 1 MiB
 }
 
 // Reader reads the values of a byte slice one after the other. After an error it must not be used
@@ -50,8 +50,8 @@ func NewReader(b []byte, limits Limits) *Reader {
 // Len returns how many bytes are not read yet.
 func (r *Reader) Len() int { return len(r.rest) }
 
-// Type returns the type of the next value, without reading it.
-func (r *Reader) Type() (msgp.Type, error) {
+// next returns the type of the next value, without reading it.
+func (r *Reader) next() (msgp.Type, error) {
 	if len(r.rest) == 0 {
 		return msgp.InvalidType, ErrShort
 	}
@@ -60,7 +60,7 @@ func (r *Reader) Type() (msgp.Type, error) {
 
 // IsNil reports whether the next value is nil.
 func (r *Reader) IsNil() bool {
-	t, err := r.Type()
+	t, err := r.next()
 	return err == nil && t == msgp.NilType
 }
 
@@ -72,7 +72,7 @@ func (r *Reader) Nil() error {
 
 // Bytes reads a str or a bin. The result aliases the input.
 func (r *Reader) Bytes() ([]byte, error) {
-	t, err := r.Type()
+	t, err := r.next()
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func (r *Reader) Bytes() ([]byte, error) {
 
 // String reads a str of at most limit bytes.
 func (r *Reader) String(limit int) (string, error) {
-	if t, err := r.Type(); err != nil {
+	if t, err := r.next(); err != nil {
 		return "", err
 	} else if t != msgp.StrType {
 		return "", fmt.Errorf("%w: %v instead of str", ErrType, t)
@@ -140,7 +140,7 @@ func (r *Reader) Bool() (bool, error) {
 
 // Int reads an integer of any form.
 func (r *Reader) Int() (int64, error) {
-	t, err := r.Type()
+	t, err := r.next()
 	if err != nil {
 		return 0, err
 	}
@@ -163,7 +163,7 @@ func (r *Reader) Int() (int64, error) {
 
 // Number reads a float or an integer of any form; nil is 0.
 func (r *Reader) Number() (float64, error) {
-	t, err := r.Type()
+	t, err := r.next()
 	if err != nil {
 		return 0, err
 	}
@@ -186,11 +186,10 @@ func (r *Reader) Number() (float64, error) {
 	return 0, fmt.Errorf("%w: %v instead of a number", ErrType, t)
 }
 
-// Skip reads one value of any type, however it is nested within the limits.
-func (r *Reader) Skip() error { return r.skip(0) }
-
-func (r *Reader) skip(depth int) error {
-	t, err := r.Type()
+// Skip reads one value of any type that stands in as many arrays and maps as depth says: 0 for one
+// that stands alone. Nesting is limited from the outermost on.
+func (r *Reader) Skip(depth int) error {
+	t, err := r.next()
 	if err != nil {
 		return err
 	}
@@ -218,7 +217,7 @@ func (r *Reader) skip(depth int) error {
 		return fmt.Errorf("%w: nested more than %d deep", ErrLimit, r.limits.Depth)
 	}
 	for range n {
-		if err := r.skip(depth + 1); err != nil {
+		if err := r.Skip(depth + 1); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 const (
 	maxDescription = 1 << 20
 	maxCandidate   = 4 << 10
+	maxStreamID    = 4 << 10
 )
 
 // Errors of the JSON inside signalling.
@@ -64,12 +65,16 @@ type wrapped struct {
 func ParseCandidate(data []byte) (Candidate, error) {
 	var probe struct {
 		Candidate json.RawMessage `json:"candidate"`
+		Type      string          `json:"type"`
 	}
 	if err := parse(data, maxCandidate, &probe); err != nil {
 		return Candidate{}, err
 	}
 	var c Candidate
-	if bytes.HasPrefix(bytes.TrimSpace(probe.Candidate), []byte("{")) {
+	if bytes.HasPrefix(probe.Candidate, []byte("{")) {
+		if probe.Type != "candidate" {
+			return Candidate{}, ErrJSON
+		}
 		data = probe.Candidate
 	}
 	if err := parse(data, maxCandidate, &c); err != nil {
@@ -86,7 +91,7 @@ func MarshalCandidate(c Candidate) ([]byte, error) {
 // ParseStreamID returns the string under key of a JSON object whose values are all strings.
 func ParseStreamID(data []byte, key string) (string, error) {
 	var m map[string]string
-	if err := parse(data, maxCandidate, &m); err != nil {
+	if err := parse(data, maxStreamID, &m); err != nil {
 		return "", err
 	}
 	if m == nil {

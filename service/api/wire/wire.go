@@ -24,8 +24,10 @@ const (
 	TypeVAD       = "vad"
 )
 
+var types = [...]string{TypeHello, TypeJoin, TypeLeave, TypeReconnect, TypeRTC, TypeClose, TypeVAD}
+
 // SignalType is the number in an rtc or vad message.
-type SignalType int64
+type SignalType int
 
 // The numbers.
 const (
@@ -45,7 +47,9 @@ const (
 const (
 	MaxMessage = 1 << 20 // bytes
 	MaxID      = 128     // bytes of a session, call, user or other id
-	maxKey     = 1 << 10 // bytes of a key or another string
+	maxText    = 1 << 10 // bytes of a key or another string
+	maxDepth   = 4       // of arrays and maps within each other
+	maxEntries = 64      // of an array or a map
 )
 
 // Errors of decoding.
@@ -53,6 +57,7 @@ var (
 	ErrTooLarge    = errors.New("message too large")
 	ErrUnknownType = errors.New("unknown message type")
 	ErrID          = errors.New("id is not valid")
+	ErrText        = errors.New("text is not UTF-8")
 	ErrMissing     = errors.New("data is nil or empty")
 )
 
@@ -105,7 +110,7 @@ func Decode(b []byte) (Message, error) {
 	case TypeRTC:
 		m.Signal, err = readSignal(r)
 	default:
-		if err = r.Skip(); err == nil {
+		if err = r.Skip(0); err == nil {
 			err = ErrUnknownType
 		}
 	}
@@ -134,7 +139,7 @@ func DecodeServer(b []byte) (ServerMessage, error) {
 	case TypeRTC, TypeVAD:
 		m.Signal, err = readSignal(r)
 	default:
-		if err = r.Skip(); err == nil {
+		if err = r.Skip(0); err == nil {
 			err = ErrUnknownType
 		}
 	}
@@ -150,14 +155,15 @@ func open(b []byte) (*msgpack.Reader, string, error) {
 	if len(b) > MaxMessage {
 		return nil, "", ErrTooLarge
 	}
-	r := msgpack.NewReader(b, msgpack.Limits{Depth: 4, Elements: 64})
+	r := msgpack.NewReader(b, msgpack.Limits{Depth: maxDepth, Elements: maxEntries, String: MaxMessage})
 	raw, err := r.Bytes()
 	if err != nil {
 		return nil, "", fmt.Errorf("message type: %w", err)
 	}
-	switch t := string(raw); t {
-	case TypeHello, TypeJoin, TypeLeave, TypeReconnect, TypeRTC, TypeClose, TypeVAD:
-		return r, t, nil
+	for _, t := range types {
+		if string(raw) == t {
+			return r, t, nil
+		}
 	}
 	return r, "", nil
 }
@@ -175,11 +181,11 @@ func readStrings(r *msgpack.Reader, keys []string, out []string) error {
 		return ErrMissing
 	}
 	for range n {
-		key, err := r.String(maxKey)
+		key, err := r.String(maxText)
 		if err != nil {
 			return fmt.Errorf("key: %w", err)
 		}
-		value, err := r.String(maxKey)
+		value, err := r.String(maxText)
 		if err != nil {
 			return fmt.Errorf("value: %w", err)
 		}
@@ -206,7 +212,7 @@ func readJoin(r *msgpack.Reader) (Join, error) {
 		return j, err
 	}
 	for range n {
-		key, err := r.String(maxKey)
+		key, err := r.String(maxText)
 		if err != nil {
 			return j, fmt.Errorf("key: %w", err)
 		}
@@ -219,9 +225,9 @@ func readJoin(r *msgpack.Reader) (Join, error) {
 			j.SessionID, err = readJoinID(r)
 		case "channelID":
 			j.ChannelID, err = optional(r, func() (string, error) {
-				s, err := r.String(maxKey)
+				s, err := r.String(maxText)
 				if err == nil && !utf8.ValidString(s) {
-					err = ErrID
+					err = ErrText
 				}
 				return s, err
 			})
@@ -230,7 +236,7 @@ func readJoin(r *msgpack.Reader) (Join, error) {
 		case "dcSignaling":
 			j.DCSignaling, err = optional(r, r.Bool)
 		default:
-			err = r.Skip()
+			err = r.Skip(1)
 		}
 		if err != nil {
 			return j, fmt.Errorf("join: %w", err)
@@ -241,7 +247,7 @@ func readJoin(r *msgpack.Reader) (Join, error) {
 
 // readJoinID reads an id; a value of another type is no id, which is not this package's worry.
 func readJoinID(r *msgpack.Reader) (string, error) {
-	v, err := optional(r, func() (string, error) { return r.String(maxKey) })
+	v, err := optional(r, func() (string, error) { return r.String(maxText) })
 	if err != nil || v == nil {
 		return "", err
 	}
@@ -252,7 +258,7 @@ func readJoinID(r *msgpack.Reader) (string, error) {
 func optional[T any](r *msgpack.Reader, read func() (T, error)) (*T, error) {
 	v, err := read()
 	if errors.Is(err, msgpack.ErrType) {
-		return nil, r.Skip()
+		return nil, r.Skip(1)
 	}
 	if err != nil {
 		return nil, err
@@ -270,7 +276,7 @@ func readSignal(r *msgpack.Reader) (Signal, error) {
 		return s, err
 	}
 	for range n {
-		key, err := r.String(maxKey)
+		key, err := r.String(maxText)
 		if err != nil {
 			return s, fmt.Errorf("key: %w", err)
 		}
@@ -298,7 +304,7 @@ func readSignal(r *msgpack.Reader) (Signal, error) {
 			raw, err = r.Bytes()
 			s.Data = append([]byte(nil), raw...)
 		default:
-			err = r.Skip()
+			err = r.Skip(1)
 		}
 		if err != nil {
 			return s, fmt.Errorf("%s: %w", typeOf(key), err)
@@ -317,7 +323,7 @@ func typeOf(key string) string {
 }
 
 func readID(r *msgpack.Reader) (string, error) {
-	s, err := r.String(maxKey)
+	s, err := r.String(maxText)
 	if err != nil {
 		return "", err
 	}

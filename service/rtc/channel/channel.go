@@ -45,12 +45,14 @@ const (
 	MaxMessage = 64 << 10
 	MaxSDP     = 1 << 20 // unpacked
 	maxText    = 1 << 10
+	maxEntries = 1 << 10 // of a media map
 )
 
 // Errors of decoding.
 var (
 	ErrTooLarge    = errors.New("message too large")
 	ErrUnknownType = errors.New("unknown message type")
+	ErrText        = errors.New("text is not UTF-8")
 )
 
 // Media says what is sent in one section.
@@ -73,7 +75,7 @@ func Decode(b []byte) (Message, error) {
 	if len(b) > MaxMessage {
 		return Message{}, ErrTooLarge
 	}
-	r := msgpack.NewReader(b, msgpack.Limits{Depth: 4, Elements: 1024})
+	r := msgpack.NewReader(b, msgpack.Limits{Depth: 4, Elements: maxEntries, String: MaxMessage})
 	n, err := r.Int()
 	if err != nil {
 		return Message{}, fmt.Errorf("message type: %w", err)
@@ -130,7 +132,7 @@ func readMedia(r *msgpack.Reader) (map[string]Media, error) {
 			case "sender_id":
 				m.SenderID, err = readText(r)
 			default:
-				err = r.Skip()
+				err = r.Skip(2)
 			}
 			if err != nil {
 				return nil, err
@@ -144,25 +146,44 @@ func readMedia(r *msgpack.Reader) (map[string]Media, error) {
 func readText(r *msgpack.Reader) (string, error) {
 	s, err := r.String(maxText)
 	if err == nil && !utf8.ValidString(s) {
-		err = errors.New("text is not UTF-8")
+		err = ErrText
 	}
 	return s, err
 }
 
-// inflate unpacks a zlib stream (RFC 1950) of at most MaxSDP bytes.
+// unpacker keeps what unpacking needs, so that a message costs no more than what comes out of it.
+type unpacker struct {
+	in  bytes.Reader
+	z   io.ReadCloser // also a zlib.Resetter
+	out bytes.Buffer
+}
+
+var unpackers = sync.Pool{New: func() any { return new(unpacker) }}
+
+// inflate unpacks a zlib stream (RFC 1950) of at most MaxSDP bytes. What follows the stream is
+// ignored.
 func inflate(packed []byte) ([]byte, error) {
-	z, err := zlib.NewReader(bytes.NewReader(packed))
+	u := unpackers.Get().(*unpacker)
+	defer unpackers.Put(u)
+	defer u.in.Reset(nil)
+	u.in.Reset(packed)
+	var err error
+	if u.z == nil {
+		u.z, err = zlib.NewReader(&u.in)
+	} else {
+		err = u.z.(zlib.Resetter).Reset(&u.in, nil)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
-	out, err := io.ReadAll(io.LimitReader(z, MaxSDP+1))
-	if err != nil {
+	u.out.Reset()
+	if _, err := io.Copy(&u.out, io.LimitReader(u.z, MaxSDP+1)); err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
-	if len(out) > MaxSDP {
+	if u.out.Len() > MaxSDP {
 		return nil, ErrTooLarge
 	}
-	return out, z.Close()
+	return bytes.Clone(u.out.Bytes()), nil
 }
 
 var packers = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}
@@ -204,9 +225,19 @@ func AppendLockReply(dst []byte, granted bool) []byte {
 // AppendUnlock appends the release of the signalling lock.
 func AppendUnlock(dst []byte) []byte { return head(dst, Unlock) }
 
-// AppendStat appends a Loss, RTT or Jitter.
-func AppendStat(dst []byte, t Type, value float64) []byte {
-	return msgpack.AppendFloat(head(dst, t), value)
+// AppendLoss appends a rate of loss, 0 to 1.
+func AppendLoss(dst []byte, ratio float64) []byte {
+	return msgpack.AppendFloat(head(dst, Loss), ratio)
+}
+
+// AppendRTT appends a round-trip time.
+func AppendRTT(dst []byte, seconds float64) []byte {
+	return msgpack.AppendFloat(head(dst, RTT), seconds)
+}
+
+// AppendJitter appends a jitter.
+func AppendJitter(dst []byte, seconds float64) []byte {
+	return msgpack.AppendFloat(head(dst, Jitter), seconds)
 }
 
 // AppendMediaMap appends what is sent in which section, in the order of the mids.
