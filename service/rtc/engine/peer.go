@@ -27,6 +27,9 @@ const gatherTime = 200 * time.Millisecond
 // ErrMismatch: an answer does not belong to the offer it is applied to.
 var ErrMismatch = errors.New("answer does not match the offer")
 
+// errNoMID: BUNDLE needs one (RFC 9143 section 7.2).
+var errNoMID = errors.New("section without mid")
+
 // Peer is the peer connection of one session. It is owned by the session's loop; only Keys and
 // Path may be called from elsewhere.
 //
@@ -99,8 +102,15 @@ func (p *Peer) AcceptOffer(sdp string) (string, error) {
 		return "", err
 	}
 	offer := webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: sdp}
-	if _, err := offer.Unmarshal(); err != nil {
+	parsed, err := offer.Unmarshal()
+	if err != nil {
 		return "", fmt.Errorf("parse offer: %w", err)
+	}
+	// pion finds this only after it has made the offer its own, and then cannot answer it.
+	for i, section := range parsed.MediaDescriptions {
+		if mid, _ := section.Attribute("mid"); mid == "" {
+			return "", fmt.Errorf("section %d of the offer: %w", i, errNoMID)
+		}
 	}
 	if err := p.SetRemoteDescription(offer); err != nil {
 		return "", fmt.Errorf("set remote description: %w", err)
