@@ -34,46 +34,71 @@ func demoEnv(t *testing.T, mode string) (args []string) {
 func TestDemo(t *testing.T) {
 	for _, mode := range []string{"good", "deaf"} {
 		args := demoEnv(t, mode)
-		ctx, interrupt := context.WithCancel(t.Context())
-		out, in := io.Pipe()
-		ended := make(chan error, 1)
-		var stderr bytes.Buffer
-		go func() { ended <- run(ctx, args, in, &stderr); _ = in.Close() }()
-		link := make(chan string, 1)
-		go func() {
-			var all []byte
-			buf := make([]byte, 1024)
-			for {
-				n, err := out.Read(buf)
-				all = append(all, buf[:n]...)
-				if m := regexp.MustCompile(`http://(\S+)/\?room`).FindSubmatch(all); m != nil && cap(link) > len(link) {
-					link <- string(m[1])
-				}
-				if err != nil {
-					return
-				}
-			}
-		}()
-		var host string
-		select {
-		case host = <-link:
-		case err := <-ended:
-			t.Fatalf("%s: ended with %v\n%s", mode, err, &stderr)
-		}
-		ws, _, err := websocket.DefaultDialer.Dial("ws://"+host+"/ws?room=lobby&name=Ann", nil)
+		d := startDemo(t, args)
+		ws, _, err := websocket.DefaultDialer.Dial("ws://"+d.host+"/ws?room=lobby&name=Ann", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		interrupt()
+		d.interrupt()
 		(&browser{t: t, ws: ws}).wantGone()
 		_ = ws.Close()
-		if err := within(t, ended, "end"); err != nil {
+		if err := d.stop(); err != nil {
 			t.Errorf("%s: %v", mode, err)
 		}
 		if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) != 0 {
 			t.Errorf("%s: left behind: %v", mode, left)
 		}
 	}
+}
+
+// A demo is a run that has printed its link.
+type demo struct {
+	t         *testing.T
+	host      string
+	interrupt context.CancelFunc // Ctrl-C
+	ended     chan error
+}
+
+var link = regexp.MustCompile(`http://(\S+)/\?room`)
+
+func startDemo(t *testing.T, args []string) *demo {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(t.Context())
+	d := &demo{t: t, interrupt: interrupt, ended: make(chan error, 1)}
+	out, in := io.Pipe()
+	var stderr bytes.Buffer
+	go func() {
+		d.ended <- run(ctx, args, in, &stderr)
+		_ = in.Close()
+	}()
+	links := make(chan string, 1)
+	go func() {
+		var all []byte
+		buf := make([]byte, 1024)
+		for {
+			n, err := out.Read(buf)
+			all = append(all, buf[:n]...)
+			if m := link.FindSubmatch(all); m != nil {
+				links <- string(m[1])
+				all = nil
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	select {
+	case d.host = <-links:
+	case err := <-d.ended:
+		t.Fatalf("ended with %v\n%s", err, &stderr)
+	}
+	return d
+}
+
+func (d *demo) stop() error {
+	d.t.Helper()
+	d.interrupt()
+	return within(d.t, d.ended, "end")
 }
 
 func TestDemoFailures(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -288,15 +289,23 @@ func (e *echo) signal(s wire.Signal) {
 	}
 }
 
-// freeAddr returns a loopback address nobody listens on.
+var lastPort = 20_000 + rand.IntN(10_000)
+
+// freeAddr returns a loopback address nobody listens on, another at each call. Its port is below
+// those that the system gives to outgoing connections, one of which might take it.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		lastPort++
+		l, err := net.Listen("tcp", fmt.Sprint(":", lastPort))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		return fmt.Sprint("127.0.0.1:", lastPort)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 func within[T any](t *testing.T, ch <-chan T, what string) T {

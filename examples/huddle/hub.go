@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"rtcd/client"
@@ -30,6 +32,7 @@ type rtcd interface {
 // A participant is one browser in a room. Fields below mu of the hub are guarded by it.
 type participant struct {
 	id   string // also the session id at rtcd
+	nth  int    // in the order of coming
 	room string
 	name string
 	out  chan any      // messages for the browser, as JSON
@@ -67,6 +70,7 @@ type hub struct {
 	mu     sync.Mutex
 	rooms  map[string]map[string]*participant // by name and session id
 	all    map[string]*participant            // by session id
+	came   int                                // how many ever entered
 	closed bool
 }
 
@@ -110,11 +114,14 @@ func (h *hub) enter(room, name string) (*participant, error) {
 	if h.rooms[room] == nil {
 		h.rooms[room] = make(map[string]*participant)
 	}
+	h.came++
+	p.nth = h.came
 	self := p.person()
 	h.tellRoom(room, notice{Type: "person", Person: &self})
 	h.rooms[room][p.id], h.all[p.id] = p, p
 	welcome := notice{Type: "welcome", ID: p.id, Room: room}
-	for _, other := range h.rooms[room] {
+	byArrival := func(a, b *participant) int { return a.nth - b.nth }
+	for _, other := range slices.SortedFunc(maps.Values(h.rooms[room]), byArrival) {
 		welcome.People = append(welcome.People, other.person())
 	}
 	h.tell(p, welcome)

@@ -17,40 +17,12 @@ import (
 // TestPage runs the page in a real browser with a fake microphone, against a rtcd that plays the
 // voice back. With HUDDLE_SCREENSHOT set to a folder, it leaves pictures there.
 func TestPage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("short: no browser")
-	}
-	var binary string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			binary = path
-			break
-		}
-	}
-	if binary == "" {
-		t.Skip("NO CHROMIUM: the page is not tested")
-	}
+	needBrowser(t)
 	r := newRig(t, true)
 	r.enter("lobby", "Grace%20Hopper")
 	r.enter("lobby", "Alan")
 
-	opts := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(binary), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()), chromedp.Flag("window-size", "1100,720"),
-		chromedp.Flag("use-fake-ui-for-media-stream", true), chromedp.Flag("use-fake-device-for-media-stream", true),
-		chromedp.Flag("autoplay-policy", "no-user-gesture-required"),
-	)
-	alloc, cancelAlloc := chromedp.NewExecAllocator(t.Context(), opts...)
-	defer cancelAlloc()
-	ctx, cancel := chromedp.NewContext(alloc)
-	defer cancel()
-	if err := chromedp.Do(ctx); err != nil { // starts the browser
-		t.Fatal(err)
-	}
-	ctx, cancelTimeout := context.WithTimeout(ctx, time.Minute)
-	defer cancelTimeout()
-	p := &pageTest{t: t, ctx: ctx}
-
-	p.run(chromedp.Navigate(r.web.URL + "/?room=lobby&name=Ada"))
+	p := openPage(t, r.web.URL+"/?room=lobby&name=Ada")
 	p.picture("join")
 	p.run(chromedp.Click("#join button"))
 	p.until(`s.state === 'connected' && s.rtt > 0`)
@@ -88,6 +60,82 @@ func TestPage(t *testing.T) {
 	for !strings.HasPrefix(within(t, r.rtcd.got, "leave"), "leave ") {
 	}
 	p.until(`s.state === 'idle'`)
+}
+
+// TestPagesTalk is the demo as people see it: this huddle and the rtcd binary that HUDDLE_RTCD
+// names, two browsers that hear each other, one that mutes, Ctrl-C.
+func TestPagesTalk(t *testing.T) {
+	binary := os.Getenv("HUDDLE_RTCD")
+	if binary == "" {
+		t.Skip("HUDDLE_RTCD does not name an rtcd binary")
+	}
+	needBrowser(t)
+	args := demoEnv(t, "")
+	args[1] = binary
+	d := startDemo(t, args)
+	ann := openPage(t, "http://"+d.host+"/?room=lobby&name=Ann&autojoin=1")
+	bob := openPage(t, "http://"+d.host+"/?room=lobby&name=Bob&autojoin=1")
+	const heard = `s.state === 'connected' && s.rtt > 0 && s.inbound.some(i => i.packetsReceived > 50 && i.totalAudioEnergy > 0)`
+	ann.until(heard)
+	bob.until(heard)
+	bob.until(`s.participants.some(q => q.name === 'Ann' && q.speaking)`)
+	ann.picture("talk")
+	ann.run(chromedp.Click("#mute"))
+	bob.until(`s.participants.some(q => q.name === 'Ann' && q.muted)`)
+	bob.until(`(() => { // a second without a packet
+		const n = s.inbound.reduce((sum, i) => sum + i.packetsReceived, 0);
+		if (window.count !== n) { window.count = n; window.since = Date.now(); }
+		return Date.now() - window.since > 1000;
+	})()`)
+	ann.run(chromedp.Evaluate[chromedp.Void](`window.huddle.unmute()`))
+	bob.until(`s.inbound.reduce((sum, i) => sum + i.packetsReceived, 0) > window.count + 20`)
+	ann.run(chromedp.Click("#leave"))
+	bob.until(`s.participants.length === 1`)
+	if err := d.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// chromium returns the path of a browser, or nothing.
+func chromium() string {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+func needBrowser(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short: no browser")
+	}
+	if chromium() == "" {
+		t.Skip("NO CHROMIUM: the page is not tested")
+	}
+}
+
+// openPage opens url in a browser of its own, with a fake microphone that beeps.
+func openPage(t *testing.T, url string) *pageTest {
+	t.Helper()
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(chromium()), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()), chromedp.Flag("window-size", "1100,720"),
+		chromedp.Flag("use-fake-ui-for-media-stream", true), chromedp.Flag("use-fake-device-for-media-stream", true),
+		chromedp.Flag("autoplay-policy", "no-user-gesture-required"),
+	)
+	alloc, cancelAlloc := chromedp.NewExecAllocator(t.Context(), opts...)
+	t.Cleanup(cancelAlloc)
+	browser, cancel := chromedp.NewContext(alloc)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(browser); err != nil { // starts it
+		t.Fatal(err)
+	}
+	ctx, cancelTimeout := context.WithTimeout(browser, 2*time.Minute)
+	t.Cleanup(cancelTimeout)
+	p := &pageTest{t: t, ctx: ctx}
+	p.run(chromedp.Navigate(url))
+	return p
 }
 
 type pageTest struct {
