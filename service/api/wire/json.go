@@ -98,7 +98,10 @@ func ParseStreamID(data []byte, key string) (string, error) {
 		return "", ErrJSON
 	}
 	id := m[key]
-	return id, CheckID(id)
+	if err := CheckID(id); err != nil {
+		return "", err
+	}
+	return id, nil
 }
 
 // parse decodes JSON of at most limit bytes. The error shows nothing of the input.
