@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"unicode/utf8"
@@ -53,6 +54,7 @@ var (
 	ErrTooLarge    = errors.New("message too large")
 	ErrUnknownType = errors.New("unknown message type")
 	ErrText        = errors.New("text is not UTF-8")
+	ErrValue       = errors.New("value is not a finite number")
 )
 
 // Media says what is sent in one section.
@@ -91,7 +93,9 @@ func Decode(b []byte) (Message, error) {
 			m.SDP, err = inflate(packed)
 		}
 	case Loss, RTT, Jitter:
-		m.Value, err = r.Number()
+		if m.Value, err = r.Number(); err == nil && (math.IsNaN(m.Value) || math.IsInf(m.Value, 0)) {
+			err = ErrValue
+		}
 	case Lock:
 		if granted, berr := r.Bool(); berr == nil {
 			m.Granted = &granted
