@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/rtp"
 	"github.com/pion/transport/v4"
@@ -93,7 +94,8 @@ func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
 		return nil, err
 	}
-	s := webrtc.SettingEngine{}
+	s := webrtc.SettingEngine{LoggerFactory: quietLogs{}}
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	if cfg.TCPOnly {
