@@ -20,7 +20,6 @@ func FuzzDCMessage(f *testing.F) {
 	}
 	f.Add(unhex(f, "04cfffffffffffffffff"))
 	f.Add(unhex(f, "03c6ffffffff"))
-	f.Add(sdpMessage(packed(f, 9, make([]byte, channel.MaxSDP+1))))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := channel.Decode(b)
 		if err != nil {
