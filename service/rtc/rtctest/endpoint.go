@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"strings"
 	"sync"
 	"time"
@@ -57,12 +56,10 @@ type Endpoint struct {
 	dc      *webrtc.DataChannel
 	locks   chan bool   // answers to lock requests
 	answers chan string // answers to our offers
-	voice   *webrtc.TrackLocalStaticRTP
-	levelID uint8
-	next    rtp.Header
+	voice   *Source
 	media   map[string]channel.Media
 	heard   map[string]*Heard
-	changed chan struct{} // closed and replaced when heard changes
+	changed chan struct{} // closed and replaced when heard, media, offers or faults change
 	faults  []error
 	offers  int // of the server, answered
 
@@ -314,6 +311,7 @@ func (e *Endpoint) answer(sdp string) error {
 	}
 	e.mu.Lock()
 	e.offers++
+	e.notifyLocked()
 	e.mu.Unlock()
 	return e.describe(answer)
 }
@@ -334,75 +332,12 @@ func (e *Endpoint) channelMessage(m webrtc.DataChannelMessage) {
 	case channel.MediaMap:
 		e.mu.Lock()
 		e.media = msg.Media
+		e.notifyLocked()
 		e.mu.Unlock()
 		if e.cfg.OnMediaMap != nil {
 			e.cfg.OnMediaMap(msg.Media)
 		}
 	}
-}
-
-// Publish adds a microphone under the lock.
-func (e *Endpoint) Publish(ctx context.Context, streamID string) error {
-	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{
-		MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2,
-	}, "audio", streamID)
-	if err != nil {
-		return err
-	}
-	e.negotiate.Lock()
-	sender, err := e.pc.AddTrack(track)
-	e.negotiate.Unlock()
-	if err != nil {
-		return err
-	}
-	e.wg.Go(func() {
-		b := make([]byte, 1500)
-		for {
-			if _, _, err := sender.Read(b); err != nil {
-				return
-			}
-		}
-	})
-	if err := e.offer(ctx, true); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.voice = track
-	for _, ext := range sender.GetParameters().HeaderExtensions {
-		if ext.URI == engine.ExtAudioLevel {
-			e.levelID = uint8(ext.ID)
-		}
-	}
-	return nil
-}
-
-// Payload is what a sender's packet number n carries: the number, filler, and a checksum.
-func Payload(sender string, n uint32) []byte {
-	b := binary.BigEndian.AppendUint32(nil, n)
-	b = append(b, sender...)
-	for len(b) < 60+int(n%40) {
-		b = append(b, byte(len(b))^byte(n))
-	}
-	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-}
-
-// SendVoice sends packet number n of the sender, with an audio level in -dBov.
-func (e *Endpoint) SendVoice(sender string, n uint32, level uint8) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.voice == nil {
-		return errors.New("not publishing")
-	}
-	h := rtp.Header{Version: 2, SequenceNumber: e.next.SequenceNumber, Timestamp: e.next.Timestamp}
-	e.next.SequenceNumber++
-	e.next.Timestamp += 960
-	if e.levelID != 0 {
-		if err := h.SetExtension(e.levelID, []byte{0x80 | level}); err != nil {
-			return err
-		}
-	}
-	return e.voice.WriteRTP(&rtp.Packet{Header: h, Payload: Payload(sender, n)})
 }
 
 // track reads what the server sends.
@@ -425,6 +360,9 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 	sender := parts[0]
 	if len(parts) == 3 {
 		sender = parts[1]
+		if parts[0] != "voice" {
+			sender += "/" + parts[0]
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -448,11 +386,16 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 	if string(p.Payload) != string(Payload(sender, n)) {
 		h.Bad++
 	}
+	e.notifyLocked()
+}
+
+func (e *Endpoint) notifyLocked() {
 	close(e.changed)
 	e.changed = make(chan struct{})
 }
 
-// Heard returns what came of a sender so far.
+// Heard returns what came of a sender so far: of its voice, or of its screen's audio for the name
+// with "/screen-audio" behind it.
 func (e *Endpoint) Heard(sender string) Heard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -464,7 +407,7 @@ func (e *Endpoint) Heard(sender string) Heard {
 	return Heard{}
 }
 
-// Await waits until ok holds of what was heard.
+// Await waits until ok holds of what was heard, of the media map or of the number of offers.
 func (e *Endpoint) Await(ctx context.Context, ok func(heard func(sender string) Heard) bool) error {
 	for {
 		e.mu.Lock()
@@ -502,6 +445,7 @@ func (e *Endpoint) fault(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.faults = append(e.faults, err)
+	e.notifyLocked()
 }
 
 // Err is what went wrong so far.

@@ -3,6 +3,7 @@ package rtctest
 import (
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"github.com/pion/transport/v4"
@@ -10,6 +11,9 @@ import (
 
 	"rtcd/service/rtc"
 )
+
+// vnetMu is held for the constructors of vnet, which count in a variable of the package.
+var vnetMu sync.Mutex
 
 // Network is a virtual network for UDP: nothing of it reaches the kernel's.
 type Network struct {
@@ -20,7 +24,9 @@ type Network struct {
 // NewNetwork starts a network that ends with the test.
 func NewNetwork(t testing.TB) *Network {
 	t.Helper()
+	vnetMu.Lock()
 	router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "10.0.0.0/16", LoggerFactory: quietLogs{}})
+	vnetMu.Unlock()
 	if err != nil {
 		t.Fatalf("make network: %v", err)
 	}
@@ -40,7 +46,9 @@ func (n *Network) Host(t testing.TB) (transport.Net, netip.Addr) {
 	t.Helper()
 	n.hosts++
 	ip := fmt.Sprintf("10.0.%d.%d", n.hosts/200, 1+n.hosts%200)
+	vnetMu.Lock()
 	host, err := vnet.NewNet(&vnet.NetConfig{StaticIPs: []string{ip}})
+	vnetMu.Unlock()
 	if err != nil {
 		t.Fatalf("make host: %v", err)
 	}
