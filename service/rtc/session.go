@@ -70,7 +70,7 @@ func newSession(srv *Server, c *call, info SessionInfo) *session {
 		inbox:     newMailbox(),
 		gone:      make(chan struct{}),
 		done:      make(chan struct{}),
-		machine:   negotiate.New(negotiate.Config{}),
+		machine:   negotiate.New(srv.cfg.times.negotiate),
 		downlinks: make(map[*publication]*downlink),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -124,7 +124,7 @@ func (s *session) run() {
 			s.end(CloseInternal)
 		}
 	}()
-	timer := time.NewTimer(firstOfferTime)
+	timer := time.NewTimer(s.server.cfg.times.firstOffer)
 	defer timer.Stop()
 	for !s.ending.Load() {
 		select {
@@ -163,9 +163,9 @@ func (s *session) setupEnd() time.Time {
 	case s.channelOpen:
 		return time.Time{}
 	case s.answered.IsZero():
-		return s.joined.Add(firstOfferTime)
+		return s.joined.Add(s.server.cfg.times.firstOffer)
 	default:
-		return s.answered.Add(setupTime)
+		return s.answered.Add(s.server.cfg.times.setup)
 	}
 }
 

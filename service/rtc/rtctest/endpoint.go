@@ -38,6 +38,12 @@ type EndpointConfig struct {
 	OnMediaMap func(map[string]channel.Media)
 	// IgnoreOffers leaves the server's offers unanswered while it returns true.
 	IgnoreOffers func() bool
+	// OnMessage is called with each message of the data channel, before anything is done with it.
+	OnMessage func(webrtc.DataChannelMessage)
+	// CandidatesFirst sends the endpoint's candidates before its first offer, which has none.
+	CandidatesFirst bool
+	// NoCandidates takes none of the server's candidates.
+	NoCandidates bool
 }
 
 // Endpoint is an end user: a pion peer connection that signals as clients of the wire do.
@@ -45,10 +51,11 @@ type Endpoint struct {
 	cfg EndpointConfig
 	pc  *webrtc.PeerConnection
 
-	opened chan struct{} // the data channel is open
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	opened   chan struct{} // the data channel is open
+	gathered chan struct{} // all candidates are sent
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
 
 	negotiate sync.Mutex // one exchange at a time, as a browser's signalling queue has it
 
@@ -108,15 +115,18 @@ func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	}
 	e := &Endpoint{
 		cfg: cfg, pc: pc,
-		opened:  make(chan struct{}),
-		locks:   make(chan bool, 16),
-		answers: make(chan string, 16),
-		heard:   make(map[string]*Heard),
-		changed: make(chan struct{}),
+		opened:   make(chan struct{}),
+		gathered: make(chan struct{}),
+		locks:    make(chan bool, 16),
+		answers:  make(chan string, 16),
+		heard:    make(map[string]*Heard),
+		changed:  make(chan struct{}),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	var once sync.Once
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c == nil {
+			once.Do(func() { close(e.gathered) })
 			return
 		}
 		init := c.ToJSON()
@@ -161,10 +171,10 @@ func (e *Endpoint) Connect(ctx context.Context) error {
 // offer makes one exchange of ours.
 func (e *Endpoint) offer(ctx context.Context, locked bool) error {
 	if locked && !e.cfg.NoLock {
-		if err := e.lock(ctx); err != nil {
+		if err := e.Lock(ctx); err != nil {
 			return err
 		}
-		defer func() { _ = e.dc.Send(channel.AppendUnlock(nil)) }()
+		defer func() { _ = e.Unlock() }()
 	}
 	e.negotiate.Lock()
 	defer e.negotiate.Unlock()
@@ -174,6 +184,13 @@ func (e *Endpoint) offer(ctx context.Context, locked bool) error {
 	}
 	if err := e.pc.SetLocalDescription(offer); err != nil {
 		return err
+	}
+	if e.cfg.CandidatesFirst {
+		select {
+		case <-e.gathered:
+		case <-ctx.Done():
+			return fmt.Errorf("candidates not gathered: %w", ctx.Err())
+		}
 	}
 	if err := e.describe(offer); err != nil {
 		return err
@@ -190,19 +207,12 @@ func (e *Endpoint) offer(ctx context.Context, locked bool) error {
 	}
 }
 
-// lock takes the signalling lock, asking again as clients do.
-func (e *Endpoint) lock(ctx context.Context) error {
+// Lock takes the signalling lock, asking again as clients do.
+func (e *Endpoint) Lock(ctx context.Context) error {
 	for {
-		if err := e.dc.Send(channel.AppendLockRequest(nil)); err != nil {
+		granted, err := e.TryLock(ctx)
+		if err != nil || granted {
 			return err
-		}
-		select {
-		case granted := <-e.locks:
-			if granted {
-				return nil
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("no lock: %w", ctx.Err())
 		}
 		select {
 		case <-time.After(50 * time.Millisecond): // what clients of the wire wait
@@ -211,6 +221,22 @@ func (e *Endpoint) lock(ctx context.Context) error {
 		}
 	}
 }
+
+// TryLock asks for the signalling lock once.
+func (e *Endpoint) TryLock(ctx context.Context) (bool, error) {
+	if err := e.dc.Send(channel.AppendLockRequest(nil)); err != nil {
+		return false, err
+	}
+	select {
+	case granted := <-e.locks:
+		return granted, nil
+	case <-ctx.Done():
+		return false, fmt.Errorf("no answer to a lock request: %w", ctx.Err())
+	}
+}
+
+// Unlock gives the signalling lock back, held or not.
+func (e *Endpoint) Unlock() error { return e.dc.Send(channel.AppendUnlock(nil)) }
 
 // describe sends a description the way this endpoint signals.
 func (e *Endpoint) describe(d webrtc.SessionDescription) error {
@@ -239,6 +265,9 @@ func (e *Endpoint) Signal(t wire.SignalType, data []byte) {
 	case wire.SignalSDP:
 		e.description(data)
 	case wire.SignalICE:
+		if e.cfg.NoCandidates {
+			return
+		}
 		c, err := wire.ParseCandidate(data)
 		if err != nil {
 			e.fault(fmt.Errorf("candidate %s: %w", data, err))
@@ -317,6 +346,12 @@ func (e *Endpoint) answer(sdp string) error {
 }
 
 func (e *Endpoint) channelMessage(m webrtc.DataChannelMessage) {
+	if e.cfg.OnMessage != nil {
+		e.cfg.OnMessage(m)
+	}
+	if m.IsString {
+		return // the answer to a text ping
+	}
 	msg, err := channel.Decode(m.Data)
 	if err != nil {
 		e.fault(fmt.Errorf("data channel message %x: %w", m.Data, err))
