@@ -18,6 +18,12 @@ func FuzzWSMessage(f *testing.F) {
 	for _, g := range golden {
 		f.Add(unhex(f, g.hex))
 	}
+	for _, key := range []string{"aa73657373696f6e5f6964", "a474797065", "a464617461"} {
+		for _, typ := range []string{"a3727463", "a3766164"} { // a value, then nil for the same key
+			f.Add(unhex(f, typ+" 82 "+key+" a27331 "+key+" c0"))
+			f.Add(unhex(f, typ+" 82 "+key+" 03 "+key+" c0"))
+		}
+	}
 	for _, b := range hostile(f) {
 		if len(b) < 256 {
 			f.Add(b)
@@ -35,6 +41,9 @@ func FuzzWSMessage(f *testing.F) {
 			t.Fatalf("an error with type %q", m.Type)
 		}
 		if m, err := wire.DecodeServer(b); err == nil {
+			if want := referenceServer(t, b); !reflect.DeepEqual(m, want) {
+				t.Fatalf("from the server: got %+v, the reference %+v", m, want)
+			}
 			if again, err := wire.DecodeServer(encodeServer(t, m)); err != nil || !reflect.DeepEqual(again, m) {
 				t.Fatalf("from the server: got %+v, then %+v, %v", m, again, err)
 			}
@@ -62,22 +71,7 @@ func reference(t *testing.T, b []byte) wire.Message {
 		must(d.Decode(&v))
 		m.SessionID = v["sessionID"]
 	case wire.TypeRTC:
-		var v struct {
-			GroupID   string `msgpack:"group_id"`
-			UserID    string `msgpack:"user_id"`
-			SessionID string `msgpack:"session_id"`
-			CallID    string `msgpack:"call_id"`
-			Type      int    `msgpack:"type"`
-			Data      []byte `msgpack:"data"`
-		}
-		must(d.Decode(&v))
-		m.Signal = wire.Signal{
-			GroupID: v.GroupID, UserID: v.UserID, SessionID: v.SessionID, CallID: v.CallID,
-			Type: wire.SignalType(v.Type),
-		}
-		if len(v.Data) > 0 {
-			m.Signal.Data = v.Data
-		}
+		m.Signal = referenceSignal(t, d)
 	case wire.TypeJoin:
 		n, err := d.DecodeMapLen()
 		must(err)
@@ -114,6 +108,54 @@ func reference(t *testing.T, b []byte) wire.Message {
 			}
 			must(err)
 		}
+	}
+	return m
+}
+
+func referenceSignal(t *testing.T, d *msgpack.Decoder) wire.Signal {
+	t.Helper()
+	var v struct {
+		GroupID   string `msgpack:"group_id"`
+		UserID    string `msgpack:"user_id"`
+		SessionID string `msgpack:"session_id"`
+		CallID    string `msgpack:"call_id"`
+		Type      int64  `msgpack:"type"`
+		Data      []byte `msgpack:"data"`
+	}
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("the reference refuses: %v", err)
+	}
+	s := wire.Signal{
+		GroupID: v.GroupID, UserID: v.UserID, SessionID: v.SessionID, CallID: v.CallID,
+		Type: wire.SignalType(v.Type),
+	}
+	if len(v.Data) > 0 {
+		s.Data = v.Data
+	}
+	return s
+}
+
+// referenceServer is reference for a message of the server.
+func referenceServer(t *testing.T, b []byte) wire.ServerMessage {
+	t.Helper()
+	d := msgpack.NewDecoder(bytes.NewReader(b))
+	typ, err := d.DecodeString()
+	if err != nil {
+		t.Fatalf("the reference refuses: %v", err)
+	}
+	m := wire.ServerMessage{Type: typ}
+	if typ == wire.TypeRTC || typ == wire.TypeVAD {
+		m.Signal = referenceSignal(t, d)
+		return m
+	}
+	var v map[string]string
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("the reference refuses: %v", err)
+	}
+	if typ == wire.TypeHello {
+		m.ClientID, m.ConnID = v["clientID"], v["connID"]
+	} else {
+		m.SessionID = v["sessionID"]
 	}
 	return m
 }

@@ -114,6 +114,11 @@ func TestSignalFields(t *testing.T) {
 		"81 " + data + " a161":              {Data: []byte("a")},
 		"82 a178 81a17991c0 " + typ + " 03": {Type: wire.SignalMute},
 		"82 " + typ + " 03 " + typ + " 04":  {Type: wire.SignalUnmute},
+		// Of two, the last, also if it is nil.
+		"82 " + session + " a27331 " + session + " c0": {},
+		"82 " + session + " c0 " + session + " a27331": {SessionID: "s1"},
+		"82 " + typ + " 03 " + typ + " c0":             {},
+		"82 " + data + " c40161 " + data + " c0":       {},
 	} {
 		m, err := wire.Decode(unhex(t, "a3727463 "+in))
 		if err != nil || m.Type != wire.TypeRTC || !reflect.DeepEqual(m.Signal, want) {
