@@ -105,6 +105,7 @@ func TestParseStreamID(t *testing.T) {
 	}
 	for in, want := range map[string]error{
 		``: wire.ErrJSON, `null`: wire.ErrJSON, `[]`: wire.ErrJSON, `"x"`: wire.ErrJSON, `{"screenStreamID":1}`: wire.ErrJSON,
+		`{"screenStreamID":null}`: wire.ErrJSON, `{"screenStreamID":"x","n":null}`: wire.ErrJSON,
 		`{"screenStreamID":"x","n":1}`: wire.ErrJSON, `{"screenStreamID":{"a":"b"}}`: wire.ErrJSON,
 		`{"screenStreamID":"` + strings.Repeat("x", 129) + `"}`: wire.ErrID,
 		`{"screenStreamID":"a\nb"}`:                             wire.ErrID,
