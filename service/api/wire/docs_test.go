@@ -16,8 +16,17 @@ func TestDocumentedBytes(t *testing.T) {
 	}
 	shown := make(map[string]string)
 	comment := regexp.MustCompile(`#.*`)
-	for _, m := range regexp.MustCompile("(?s)```hex ws/([a-z-]+)\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
-		shown[m[1]] = strings.Join(strings.Fields(comment.ReplaceAllString(m[2], "")), "")
+	for _, m := range regexp.MustCompile("(?s)```hex([^\n]*)\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		kind, name, _ := strings.Cut(strings.TrimSpace(m[1]), "/")
+		switch _, twice := shown[name]; {
+		case kind == "dc": // the other package's
+			continue
+		case kind != "ws":
+			t.Errorf("no test reads the block %q", m[1])
+		case twice:
+			t.Errorf("%s is shown twice", name)
+		}
+		shown[name] = strings.Join(strings.Fields(comment.ReplaceAllString(m[2], "")), "")
 	}
 	for _, g := range golden {
 		if want := hex.EncodeToString(unhex(t, g.hex)); shown[g.name] != want {
