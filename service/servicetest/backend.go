@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ type Backend struct {
 	Addr string // of the server, host:port
 	ID   string
 	Key  string
+	From netip.Addr // local address of its links; zero is the kernel's choice
 
 	http *http.Client
 

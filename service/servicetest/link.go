@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -46,7 +47,11 @@ func (b *Backend) DialWith(authorization string) (*Link, error) {
 	dialer := websocket.Dialer{
 		HandshakeTimeout: patience,
 		NetDial: func(network, addr string) (net.Conn, error) {
-			c, err := net.DialTimeout(network, addr, patience)
+			d := net.Dialer{Timeout: patience}
+			if b.From.IsValid() {
+				d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(b.From, 0))
+			}
+			c, err := d.Dial(network, addr)
 			if err == nil {
 				l.tcp = c.(*net.TCPConn)
 			}
