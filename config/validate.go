@@ -309,7 +309,7 @@ func (k *checking) checkLimits() {
 		{"rtc.limits.joins_per_second", rtc.JoinsPerSecond, 1, million},
 		{"rtc.limits.joins_burst", rtc.JoinsBurst, 1, million},
 		{"rtc.limits.remote_candidates", rtc.RemoteCandidates, 1, 1024},
-		{"rtc.limits.media_sections", rtc.MediaSections, 3, 4096},
+		{"rtc.limits.media_sections", rtc.MediaSections, 3, 1024},
 		{"rtc.limits.tcp_connections", rtc.TCPConnections, 1, million},
 		{"rtc.limits.tcp_connections_per_ip", rtc.TCPConnectionsPerIP, 1, million},
 		{"store.min_free_mib", k.Store.MinFreeMiB, 1, million},
