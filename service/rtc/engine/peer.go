@@ -24,11 +24,17 @@ var srtpProfiles = []dtls.SRTPProtectionProfile{
 // gatherTime bounds the wait for candidates that need nobody's answer.
 const gatherTime = 200 * time.Millisecond
 
+// restartTime bounds the wait for candidates before an offer that may restart ICE.
+const restartTime = time.Second
+
 // ErrMismatch: an answer does not belong to the offer it is applied to.
 var ErrMismatch = errors.New("answer does not match the offer")
 
 // errNoMID: BUNDLE needs one (RFC 9143 section 7.2).
 var errNoMID = errors.New("section without mid")
+
+// errGathering: the offer came while candidates for the one before were not known yet.
+var errGathering = errors.New("still gathering candidates")
 
 // Peer is the peer connection of one session. It is owned by the session's loop; only Keys and
 // Path may be called from elsewhere.
@@ -110,6 +116,15 @@ func (p *Peer) AcceptOffer(sdp string) (string, error) {
 	for i, section := range parsed.MediaDescriptions {
 		if mid, _ := section.Attribute("mid"); mid == "" {
 			return "", fmt.Errorf("section %d of the offer: %w", i, errNoMID)
+		}
+	}
+	// An offer may restart ICE, and the agent must not be gathering then: it reads what a restart
+	// replaces.
+	if p.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
+		select {
+		case <-webrtc.GatheringCompletePromise(p.PeerConnection):
+		case <-time.After(restartTime):
+			return "", errGathering
 		}
 	}
 	if err := p.SetRemoteDescription(offer); err != nil {
