@@ -29,6 +29,7 @@ func (s *session) signal(m wire.Signal) {
 	case wire.SignalScreenOn:
 		if id, err := wire.ParseStreamID(m.Data, "screenStreamID"); err == nil {
 			s.call.shareScreen(s, id)
+			s.publishStreams()
 		} else {
 			s.refused("screen-on", err)
 		}
@@ -37,6 +38,7 @@ func (s *session) signal(m wire.Signal) {
 	case wire.SignalVideoOn:
 		if id, err := wire.ParseStreamID(m.Data, "videoStreamID"); err == nil {
 			s.videoStream = id
+			s.publishStreams()
 		} else {
 			s.refused("video-on", err)
 		}

@@ -59,6 +59,7 @@ type Endpoint struct {
 	voice   *webrtc.TrackLocalStaticRTP
 	levelID uint8
 	next    rtp.Header
+	videos  map[string]*video // by stream id and codec
 	media   map[string]channel.Media
 	heard   map[string]*Heard
 	changed chan struct{} // closed and replaced when heard changes
@@ -75,6 +76,7 @@ type Heard struct {
 	Bad      int // payloads that were not what the sender sends
 	Gaps     int // steps in the sequence numbers other than one
 	TrackIDs []string
+	Codec    string
 	last     uint16
 	Numbers  []uint32 // that the sender counted its packets with
 }
@@ -375,6 +377,67 @@ func (e *Endpoint) Publish(ctx context.Context, streamID string) error {
 	return nil
 }
 
+// video is a picture that an endpoint sends.
+type video struct {
+	track *webrtc.TrackLocalStaticRTP
+	next  rtp.Header
+}
+
+// PublishVideo adds a camera or screen of one codec under the lock. Announcing it is up to the
+// caller.
+func (e *Endpoint) PublishVideo(ctx context.Context, mime, streamID string) error {
+	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{
+		MimeType: mime, ClockRate: 90000,
+	}, "video-"+mime, streamID)
+	if err != nil {
+		return err
+	}
+	if err := e.publish(ctx, track); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.videos == nil {
+		e.videos = make(map[string]*video)
+	}
+	e.videos[streamID+" "+mime] = &video{track: track}
+	return nil
+}
+
+// SendVideo sends packet number n of a picture, a frame of its own. Source is what the server
+// makes of it and the sender's session: receivers hear of "screen_s1", for instance.
+func (e *Endpoint) SendVideo(mime, streamID, source string, n uint32) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v := e.videos[streamID+" "+mime]
+	if v == nil {
+		return errors.New("no such video")
+	}
+	h := rtp.Header{Version: 2, Marker: true, SequenceNumber: v.next.SequenceNumber, Timestamp: v.next.Timestamp}
+	v.next.SequenceNumber++
+	v.next.Timestamp += 3000
+	return v.track.WriteRTP(&rtp.Packet{Header: h, Payload: Payload(source, n)})
+}
+
+// publish adds a track in an exchange of ours.
+func (e *Endpoint) publish(ctx context.Context, track webrtc.TrackLocal) error {
+	e.negotiate.Lock()
+	sender, err := e.pc.AddTrack(track)
+	e.negotiate.Unlock()
+	if err != nil {
+		return err
+	}
+	e.wg.Go(func() {
+		b := make([]byte, 1500)
+		for {
+			if _, _, err := sender.Read(b); err != nil {
+				return
+			}
+		}
+	})
+	return e.offer(ctx, true)
+}
+
 // Payload is what a sender's packet number n carries: the number, filler, and a checksum.
 func Payload(sender string, n uint32) []byte {
 	b := binary.BigEndian.AppendUint32(nil, n)
@@ -423,6 +486,9 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 	sender := parts[0]
 	if len(parts) == 3 {
 		sender = parts[1]
+		if parts[0] != "voice" {
+			sender = parts[0] + "_" + sender
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -437,6 +503,7 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 		h.Gaps++
 	}
 	h.last = p.SequenceNumber
+	h.Codec = remote.Codec().MimeType
 	h.Packets++
 	n := uint32(0)
 	if len(p.Payload) >= 4 {
