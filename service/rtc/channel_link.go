@@ -96,7 +96,7 @@ func (s *session) channelMessage(m webrtc.DataChannelMessage) {
 func (s *session) sendMediaMap() error {
 	media := make(map[string]channel.Media, len(s.downlinks))
 	for p, d := range s.downlinks {
-		if d.section != nil && !d.removed {
+		if d.section != nil {
 			media[d.section.Mid()] = channel.Media{Type: p.source.String(), SenderID: p.owner.info.SessionID}
 		}
 	}

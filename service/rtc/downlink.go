@@ -20,7 +20,6 @@ type downlink struct {
 	section *webrtc.RTPTransceiver // nil before it is in the peer connection
 	config  forward.SubscriptionConfig
 	bound   bool // config is known: the endpoint has answered
-	removed bool // the publication has ended
 	sub     *forward.Subscription
 	counted func() // takes back the metrics
 }
@@ -42,17 +41,25 @@ func (s *session) reconcile() {
 	if !s.channelOpen || s.ending.Load() {
 		return
 	}
-	published := s.wanted()
+	wanted := s.wanted()
 	want := false
+	keep := make(map[*publication]bool, len(wanted))
+	for _, p := range wanted {
+		keep[p] = true
+	}
 	for p, d := range s.downlinks {
-		if !d.removed && !slices.Contains(published, p) {
-			d.close()
-			d.removed = true
+		if keep[p] {
+			continue
+		}
+		delete(s.downlinks, p)
+		d.close()
+		if d.section != nil {
+			s.leaving = append(s.leaving, d.section)
 			// A voice that has gone is told with the next offer; there is no hurry to free a section.
 			want = want || p.source != forward.Voice
 		}
 	}
-	for _, p := range published {
+	for _, p := range wanted {
 		if s.downlinks[p] != nil {
 			continue
 		}
@@ -104,16 +111,12 @@ func isAV1(mime string) bool { return strings.EqualFold(mime, webrtc.MimeTypeAV1
 func (s *session) updateTracks() error {
 	// Sections of tracks that leave are used again only once the endpoint knows, so the order of
 	// removing and adding does not matter.
-	for p, d := range s.downlinks {
-		if !d.removed {
-			continue
-		}
-		delete(s.downlinks, p)
-		if d.section != nil {
-			s.unsent = true
-			if err := s.peer.RemoveTrack(d.section); err != nil {
-				return err
-			}
+	for len(s.leaving) > 0 {
+		section := s.leaving[0]
+		s.leaving = s.leaving[1:]
+		s.unsent = true
+		if err := s.peer.RemoveTrack(section); err != nil {
+			return err
 		}
 	}
 	// In the order of publication, so that sections come in an order that can be foreseen.
@@ -140,7 +143,7 @@ func (s *session) trackBound(d *downlink, c forward.SubscriptionConfig) {
 
 // subscribe starts the flow of a downlink that is ready for it.
 func (s *session) subscribe(d *downlink) {
-	if !s.connected || !d.bound || d.removed || d.sub != nil {
+	if !s.connected || !d.bound || d.sub != nil {
 		return
 	}
 	for p, e := range s.downlinks {

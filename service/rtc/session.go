@@ -56,8 +56,9 @@ type session struct {
 	sections    map[string]engine.Section
 	streams     map[string]forward.Stream // sections that have sent a packet, by mid
 	downlinks   map[*publication]*downlink
-	unsent      bool   // the peer connection has changes that no answered offer contains
-	videoStream string // named by the last video-on
+	leaving     []*webrtc.RTPTransceiver // sections of downlinks that are no more
+	unsent      bool                     // the peer connection has changes that no answered offer contains
+	videoStream string                   // named by the last video-on
 }
 
 func newSession(srv *Server, c *call, info SessionInfo) *session {

@@ -93,7 +93,7 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 		mid:     st.MID,
 	}
 	cfg := forward.PublicationConfig{
-		Source: source,
+		Source:    source,
 		WriteTime: s.server.writeTime(s.info.GroupID, source),
 	}
 	if source == forward.Voice {
