@@ -148,8 +148,9 @@ func (r *reader) payloadFeedback(peer *Peer, b []byte, format int) Feedback {
 
 // keyframe passes a request for a keyframe of the peer's subscription on.
 func (r *reader) keyframe(peer *Peer, ssrc uint32) {
-	if sub := peer.subscription(ssrc); sub != nil && sub.pub.requestKeyframe(r.now) {
-		r.counts.Keyframes++
+	if sub := peer.subscription(ssrc); sub != nil {
+		sub.pub.RequestKeyframe()
+		sub.pub.askKeyframe(r.out, r.now, &r.counts)
 	}
 }
 

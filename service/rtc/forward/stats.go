@@ -19,6 +19,7 @@ const (
 	DropPayloadType             // not among the codecs of the section
 	DropPadding                 // more padding than packet
 	DropUnbound                 // of a section that feeds no publication
+	DropRID                     // of another RID than the publication is fed by
 	DropMuted                   // of a muted publication
 	DropLate                    // older than a mute or a change of the source
 	DropEncrypt                 // not encrypted, a receiver did not get it
@@ -27,7 +28,7 @@ const (
 
 var dropNames = [numDrops]string{
 	"unknown_path", "malformed", "unknown_ssrc", "auth", "replay", "rate",
-	"payload_type", "padding", "unbound", "muted", "late", "encrypt",
+	"payload_type", "padding", "unbound", "rid", "muted", "late", "encrypt",
 }
 
 // String returns the name of the reason, fit for a metric's label.
@@ -84,7 +85,7 @@ type Stats struct {
 	RTCPOut     uint64 // RTCP packets handed to a batch
 	Drops       [numDrops]uint64
 	Feedbacks   [numFeedbacks]uint64 // parts of authentic RTCP packets
-	Keyframes   uint64               // requests for a keyframe passed on
+	Keyframes   uint64               // requests for a keyframe sent
 	RateLimited uint64               // of Drops[DropRate]: RTCP packets
 }
 

@@ -73,6 +73,7 @@ func (pub *Publication) Subscribe(peer *Peer, cfg SubscriptionConfig) (*Subscrip
 		pub.removeSubscription(sub)
 		return nil, fmt.Errorf("subscribe: %w", ErrClosed)
 	}
+	pub.RequestKeyframe()
 	return sub, nil
 }
 
