@@ -85,6 +85,7 @@ type Publication struct {
 	// fanning is held while packets are written to the subscriptions: two readers may have
 	// packets of one publication in the moment its path moves from one to the other.
 	fanning sync.Mutex
+	history *history                        // guarded by fanning; nil but for a video with receivers
 	subs    atomic.Pointer[[]*Subscription] // replaced under list
 
 	list  sync.Mutex

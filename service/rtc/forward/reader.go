@@ -27,6 +27,7 @@ type reader struct {
 	peer *Peer
 
 	counts counts
+	asked  int // entries of NACKs in this RTCP packet
 
 	// For pion/srtp, which parses headers once more.
 	scratch     rtp.Header
@@ -251,7 +252,11 @@ func (r *reader) fanOut(run *run) {
 	pub := run.pub
 	pub.fanning.Lock()
 	defer pub.fanning.Unlock()
-	for _, sub := range *pub.subs.Load() {
+	subs := *pub.subs.Load()
+	if pub.cfg.Source.video() && len(subs) > 0 {
+		r.keep(run)
+	}
+	for _, sub := range subs {
 		path := sub.peer.path.Load()
 		if path == nil {
 			continue
@@ -276,6 +281,22 @@ func (r *reader) fanOut(run *run) {
 		sub.packets.Add(sent)
 		sub.octets.Add(octets)
 		r.counts.PacketsOut += sent
+	}
+}
+
+// keep copies the packets of a video into its history. It is called with the publication's
+// fanning held.
+func (r *reader) keep(run *run) {
+	pub := run.pub
+	if pub.history == nil {
+		pub.history = new(history)
+	}
+	for i := run.first; ; {
+		p := &r.packets[i]
+		pub.history.keep(p)
+		if i = p.next; i == 0 {
+			return
+		}
 	}
 }
 

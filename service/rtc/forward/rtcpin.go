@@ -41,6 +41,7 @@ func (r *reader) receiveRTCP(peer *Peer, b []byte) {
 		r.counts.drop(why)
 		return
 	}
+	r.asked = 0
 	for len(plain) > 0 {
 		part, rest, ok := cutRTCP(plain)
 		if !ok {
@@ -118,6 +119,7 @@ func (r *reader) receivePart(peer *Peer, b []byte) {
 		switch count {
 		case formatNACK:
 			kind = FeedbackNACK
+			r.nack(peer, b)
 		case formatTWCC:
 			kind = FeedbackTWCC
 		}

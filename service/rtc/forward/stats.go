@@ -79,8 +79,9 @@ func (f Feedback) String() string {
 type Stats struct {
 	PacketsIn   uint64 // RTP packets received, authentic or not
 	BytesIn     uint64 // of them, with their SRTP tags
-	PacketsOut  uint64 // RTP packets handed to a batch
+	PacketsOut  uint64 // RTP packets handed to a batch, those sent again included
 	BytesOut    uint64
+	Resent      uint64 // of PacketsOut: those sent again, as the receiver asked for
 	RTCPIn      uint64 // RTCP packets received, authentic or not
 	RTCPOut     uint64 // RTCP packets handed to a batch
 	Drops       [numDrops]uint64
@@ -102,10 +103,11 @@ func (c *counts) drop(reason Drop) {
 
 // counters are the totals of a plane.
 type counters struct {
-	packetsIn, bytesIn, packetsOut, bytesOut atomic.Uint64
-	rtcpIn, rtcpOut, keyframes, rateLimited  atomic.Uint64
-	drops                                    [numDrops]atomic.Uint64
-	feedbacks                                [numFeedbacks]atomic.Uint64
+	packetsIn, bytesIn                      atomic.Uint64
+	packetsOut, bytesOut, resent            atomic.Uint64
+	rtcpIn, rtcpOut, keyframes, rateLimited atomic.Uint64
+	drops                                   [numDrops]atomic.Uint64
+	feedbacks                               [numFeedbacks]atomic.Uint64
 }
 
 // add adds c and clears it.
@@ -117,6 +119,7 @@ func (t *counters) add(c *counts) {
 	addNonZero(&t.rtcpIn, c.RTCPIn)
 	addNonZero(&t.rtcpOut, c.RTCPOut)
 	if c.dirty {
+		addNonZero(&t.resent, c.Resent)
 		addNonZero(&t.keyframes, c.Keyframes)
 		addNonZero(&t.rateLimited, c.RateLimited)
 		for i, n := range c.Drops {
@@ -138,7 +141,7 @@ func addNonZero(to *atomic.Uint64, n uint64) {
 func (t *counters) snapshot() Stats {
 	s := Stats{
 		PacketsIn: t.packetsIn.Load(), BytesIn: t.bytesIn.Load(),
-		PacketsOut: t.packetsOut.Load(), BytesOut: t.bytesOut.Load(),
+		PacketsOut: t.packetsOut.Load(), BytesOut: t.bytesOut.Load(), Resent: t.resent.Load(),
 		RTCPIn: t.rtcpIn.Load(), RTCPOut: t.rtcpOut.Load(),
 		Keyframes: t.keyframes.Load(), RateLimited: t.rateLimited.Load(),
 	}

@@ -41,6 +41,7 @@ type Subscription struct {
 	started bool
 	context *srtp.Context // its own: contexts are not safe for concurrent use
 	first   uint64        // number of the first packet sent
+	log     *sendLog      // of a video; else nil
 
 	packets, octets atomic.Uint64 // sent
 
@@ -61,6 +62,9 @@ func (pub *Publication) Subscribe(peer *Peer, cfg SubscriptionConfig) (*Subscrip
 	sub := &Subscription{
 		pub: pub, peer: peer,
 		ssrc: cfg.SSRC, payloadType: cfg.PayloadType, extTWCC: cfg.ExtTWCC,
+	}
+	if pub.cfg.Source.video() {
+		sub.log = new(sendLog)
 	}
 	if err := peer.subscribe(sub); err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
@@ -123,9 +127,24 @@ func (sub *Subscription) accepts(number uint64) bool {
 	return number >= sub.first && !sub.closed.Load()
 }
 
-// send writes the packet for the receiver at path. The header before the payload is overwritten
-// for each receiver, so nothing of the sender's gets through and nothing needs restoring.
+// send writes the packet for the receiver at path, for the first time. It returns the length, 0
+// if that failed.
 func (sub *Subscription) send(out *netio.Batch, path netio.Path, p *packet, scratch *rtp.Header) (n int) {
+	var transport uint16
+	if sub.extTWCC != 0 {
+		transport = uint16(sub.peer.twccOut.Add(1))
+	}
+	n = sub.write(out, path, p, transport, scratch)
+	if n > 0 && sub.log != nil {
+		sub.log.add(p, transport, n)
+	}
+	return n
+}
+
+// write writes the packet with that transport-wide number. The header before the payload is
+// overwritten for each receiver, so nothing of the sender's gets through and nothing needs
+// restoring. All that it writes follows from the packet's number and its arguments.
+func (sub *Subscription) write(out *netio.Batch, path netio.Path, p *packet, transport uint16, scratch *rtp.Header) (n int) {
 	var plain []byte
 	if sub.extTWCC == 0 {
 		plain = p.bytes[twccBlock:]
@@ -134,7 +153,7 @@ func (sub *Subscription) send(out *netio.Batch, path netio.Path, p *packet, scra
 		plain = p.bytes
 		plain[0] = 0x90 | p.flags
 		binary.BigEndian.PutUint64(plain[12:], profileOneByte<<48|1<<32|
-			uint64(sub.extTWCC)<<28|1<<24|uint64(uint16(sub.peer.twccOut.Add(1)))<<8)
+			uint64(sub.extTWCC)<<28|1<<24|uint64(transport)<<8)
 	}
 	plain[1] = sub.payloadType | p.marker
 	binary.BigEndian.PutUint16(plain[2:], uint16(p.number))
