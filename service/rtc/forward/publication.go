@@ -176,6 +176,12 @@ func (pub *Publication) number(st *stream, fresh bool, h *header, now time.Durat
 	}
 	pub.packets++
 	pub.latest = now
+	if pub.cfg.Source.video() {
+		if st.losses == nil {
+			st.losses = new(losses)
+		}
+		st.losses.note(h.seq, now)
+	}
 	if pub.muted {
 		pub.sequence.Drop(h.seq)
 		return 0, 0, DropMuted

@@ -32,6 +32,8 @@ type reader struct {
 	// For pion/srtp, which parses headers once more.
 	scratch     rtp.Header
 	scratchRTCP rtcp.Header
+
+	rtcp []byte // memory for what is asked of senders
 }
 
 // packet is a decrypted packet that waits for the end of its batch. Its bytes are the reader's.
@@ -230,6 +232,7 @@ func (r *reader) Flush() {
 		for i := range r.runs {
 			r.fanOut(&r.runs[i])
 			r.runs[i].pub.askKeyframe(r.out, r.now, &r.counts)
+			r.rtcp = r.runs[i].pub.askMissing(r.out, r.now, r.rtcp, &r.counts)
 			end := r.plane.clock()
 			if h := r.runs[i].pub.cfg.WriteTime; h != nil {
 				h.observe(end-begin, r.runs[i].n)

@@ -29,9 +29,9 @@ type tick struct {
 }
 
 // Tick does what is due by the clock: RTCP reports about once a second to each peer, transport
-// feedback and requests for keyframes to senders, and the end of voices that have stopped. It is
-// to be called every TickInterval by one goroutine, with a batch of its own, which it flushes. It
-// holds no lock for longer than a packet does.
+// feedback and requests to senders, and the end of voices that have stopped. It is to be called
+// every TickInterval by one goroutine, with a batch of its own, which it flushes. It holds no
+// lock for longer than a packet does.
 func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 	t := &p.ticking
 	since := max(1, now.Sub(p.start))
@@ -71,7 +71,7 @@ func (t *tick) feedback(peer *Peer, out *netio.Batch) {
 	}
 }
 
-// publications ends the voices that have stopped, and asks for the keyframes that are due.
+// publications ends the voices that have stopped, and asks for what is missing of videos.
 func (t *tick) publications(peer *Peer, out *netio.Batch, now time.Duration) {
 	peer.mu.Lock()
 	t.pubs = append(t.pubs[:0], peer.pubs...)
@@ -81,6 +81,7 @@ func (t *tick) publications(peer *Peer, out *netio.Batch, now time.Duration) {
 			pub.expireVoice(now)
 		}
 		pub.askKeyframe(out, now, &t.counts)
+		t.rtcp = pub.askMissing(out, now, t.rtcp, &t.counts)
 	}
 }
 

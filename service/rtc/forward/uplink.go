@@ -59,7 +59,8 @@ type stream struct {
 	reception
 	ssrc    uint32
 	section *section
-	rid     string // "" while packets have not told
+	rid     string  // "" while packets have not told
+	losses  *losses // nil until the stream feeds a video
 }
 
 // inbound is what a Peer receives with. It is guarded by the peer's mu.
