@@ -94,6 +94,7 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 	}
 	cfg := forward.PublicationConfig{
 		Source:    source,
+		RID:       chosenRID(section.RIDs),
 		WriteTime: s.server.writeTime(s.info.GroupID, source),
 	}
 	if source == forward.Voice {
@@ -116,8 +117,6 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 }
 
 // chosenRID is the one layer of a simulcast section that is forwarded: the low one.
-var _ = chosenRID
-
 func chosenRID(rids []string) string {
 	switch {
 	case len(rids) == 0:
