@@ -62,16 +62,56 @@ func fault(err error) error {
 	}
 }
 
-// authenticator shows package auth to the API.
+// authenticator shows package auth to the API: the same errors, in the form the API asks for.
 type authenticator struct{ *auth.Service }
 
 func (a authenticator) Authenticate(ctx context.Context, header string, from netip.Addr) (api.Principal, error) {
 	p, err := a.Service.Authenticate(ctx, header, from)
 	if err != nil {
-		return api.Principal{}, err
+		return api.Principal{}, refusal(err)
 	}
 	hold := func() func() { return a.Hold(p) }
 	return api.Principal{ClientID: p.ClientID, Admin: p.Admin, Hold: hold}, nil
+}
+
+func (a authenticator) Register(ctx context.Context, id, key string) error {
+	return refusal(a.Service.Register(ctx, id, key))
+}
+
+func (a authenticator) Login(ctx context.Context, id, key string, from netip.Addr) (string, error) {
+	token, err := a.Service.Login(ctx, id, key, from)
+	return token, refusal(err)
+}
+
+func (a authenticator) Unregister(ctx context.Context, id string) error {
+	return refusal(a.Service.Unregister(ctx, id))
+}
+
+// busy is an error after which it is worth trying again.
+type busy struct {
+	error
+	after time.Duration
+}
+
+func (b busy) RetryAfter() time.Duration { return b.after }
+func (b busy) Unwrap() error             { return b.error }
+
+// unavailable is an error of the store, not of the request.
+type unavailable struct{ error }
+
+func (unavailable) Unavailable() bool { return true }
+func (u unavailable) Unwrap() error   { return u.error }
+
+// refusal gives an error of package auth the methods that the API looks for.
+func refusal(err error) error {
+	var limit *auth.LimitError
+	switch {
+	case errors.As(err, &limit):
+		return busy{err, limit.RetryAfter}
+	case errors.Is(err, auth.ErrUnavailable), errors.Is(err, auth.ErrFull):
+		return unavailable{err}
+	}
+	return err
 }
 
 // sessions shows the calls to the API.

@@ -20,11 +20,19 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 // talk sends packets of all endpoints until each has heard enough of every other, and checks every payload.
 func talk(ctx context.Context, t *testing.T, names []string, all map[string]*rtctest.Endpoint, packets int) {
 	t.Helper()
+	talkEvery(ctx, t, 20*time.Millisecond, names, all, packets)
+}
+
+// talkEvery is talk with a packet of everybody every period.
+func talkEvery(ctx context.Context, t *testing.T, period time.Duration, names []string,
+	all map[string]*rtctest.Endpoint, packets int,
+) {
+	t.Helper()
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(period)
 		defer tick.Stop()
 		for n := uint32(0); ; n++ {
 			for _, name := range names {

@@ -22,6 +22,7 @@ import (
 	"rtcd/service/metrics"
 	"rtcd/service/rtc/engine"
 	"rtcd/service/rtc/forward"
+	"rtcd/service/rtc/negotiate"
 	"rtcd/service/rtc/netio"
 )
 
@@ -75,6 +76,15 @@ type Config struct {
 	Emit    func(Event) // takes the sessions' events; must not block
 	Metrics *metrics.Metrics
 	Log     *slog.Logger // nil: discard
+
+	times times // zero but in tests
+}
+
+// times of a session's set-up and negotiation.
+type times struct {
+	firstOffer time.Duration // default firstOfferTime
+	setup      time.Duration // default setupTime
+	negotiate  negotiate.Config
 }
 
 // SessionInfo is what a join said.
@@ -132,6 +142,12 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if cfg.Limits.MediaSections == 0 {
 		cfg.Limits.MediaSections = 1024
+	}
+	if cfg.times.firstOffer == 0 {
+		cfg.times.firstOffer = firstOfferTime
+	}
+	if cfg.times.setup == 0 {
+		cfg.times.setup = setupTime
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log,

@@ -72,7 +72,7 @@ func newSession(srv *Server, c *call, info SessionInfo) *session {
 		inbox:     newMailbox(),
 		gone:      make(chan struct{}),
 		done:      make(chan struct{}),
-		machine:   negotiate.New(negotiate.Config{}),
+		machine:   negotiate.New(srv.cfg.times.negotiate),
 		streams:   make(map[string]forward.Stream),
 		downlinks: make(map[*publication]*downlink),
 	}
@@ -127,7 +127,7 @@ func (s *session) run() {
 			s.end(CloseInternal)
 		}
 	}()
-	timer := time.NewTimer(firstOfferTime)
+	timer := time.NewTimer(s.server.cfg.times.firstOffer)
 	defer timer.Stop()
 	for !s.ending.Load() {
 		select {
@@ -166,9 +166,9 @@ func (s *session) setupEnd() time.Time {
 	case s.channelOpen:
 		return time.Time{}
 	case s.answered.IsZero():
-		return s.joined.Add(firstOfferTime)
+		return s.joined.Add(s.server.cfg.times.firstOffer)
 	default:
-		return s.answered.Add(setupTime)
+		return s.answered.Add(s.server.cfg.times.setup)
 	}
 }
 

@@ -204,11 +204,16 @@ func (s *session) applyAnswer(sdp string) []negotiate.Action {
 }
 
 // setMuted mutes or unmutes the voice; without a voice it does nothing, and a new one starts
-// unmuted.
+// unmuted. Muting says voice off, also of a voice that is not on.
 func (s *session) setMuted(muted bool) {
 	for _, p := range *s.call.publications.Load() {
-		if p.owner == s && p.source == forward.Voice {
-			p.media.SetMuted(muted)
+		if p.owner != s || p.source != forward.Voice {
+			continue
+		}
+		off := muted && !p.media.Speaking()
+		p.media.SetMuted(muted)
+		if off {
+			s.voiceChanged(false)
 		}
 	}
 }

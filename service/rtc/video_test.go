@@ -68,22 +68,22 @@ func TestScreenAndCamera(t *testing.T) {
 	if err := sender.PublishVideo(ctx, webrtc.MimeTypeVP8, "screen-stream"); err != nil {
 		t.Fatal(err)
 	}
-	stream(t, sender, webrtc.MimeTypeVP8, "screen-stream", "screen_s0")
-	sees(ctx, t, first, "screen_s0", webrtc.MimeTypeVP8, 20)
+	stream(t, sender, webrtc.MimeTypeVP8, "screen-stream", "s0/screen")
+	sees(ctx, t, first, "s0/screen", webrtc.MimeTypeVP8, 20)
 	if err := sender.PublishVideo(ctx, webrtc.MimeTypeVP8, "camera-stream"); err != nil {
 		t.Fatal(err)
 	}
-	stream(t, sender, webrtc.MimeTypeVP8, "camera-stream", "video_s0")
+	stream(t, sender, webrtc.MimeTypeVP8, "camera-stream", "s0/video")
 	announce(t, b, "s0", wire.SignalVideoOn, `{"videoStreamID":"camera-stream"}`)
-	sees(ctx, t, first, "video_s0", webrtc.MimeTypeVP8, 20)
+	sees(ctx, t, first, "s0/video", webrtc.MimeTypeVP8, 20)
 
 	// Who comes late gets what goes on, and is told in the media map.
 	late := b.Join(t, "g", "call", "s2", rtctest.EndpointConfig{})
 	if err := late.Connect(ctx); err != nil {
 		t.Fatal(err)
 	}
-	sees(ctx, t, late, "screen_s0", webrtc.MimeTypeVP8, 20)
-	sees(ctx, t, late, "video_s0", webrtc.MimeTypeVP8, 20)
+	sees(ctx, t, late, "s0/screen", webrtc.MimeTypeVP8, 20)
+	sees(ctx, t, late, "s0/video", webrtc.MimeTypeVP8, 20)
 	types := map[string]int{}
 	for _, m := range late.MediaMap() {
 		types[m.Type+" of "+m.SenderID]++
@@ -103,8 +103,8 @@ func TestScreenAndCamera(t *testing.T) {
 	if m := late.MediaMap(); len(m) != 1 {
 		t.Errorf("media map after screen-off %v", m)
 	}
-	n := late.Heard("video_s0").Packets
-	sees(ctx, t, late, "video_s0", webrtc.MimeTypeVP8, n+20)
+	n := late.Heard("s0/video").Packets
+	sees(ctx, t, late, "s0/video", webrtc.MimeTypeVP8, n+20)
 	for _, e := range []*rtctest.Endpoint{sender, first, late} {
 		if err := e.Err(); err != nil {
 			t.Error(err)
@@ -132,22 +132,22 @@ func TestCodecForReceiver(t *testing.T) {
 		if err := both.PublishVideo(ctx, mime, "screen-stream"); err != nil {
 			t.Fatal(err)
 		}
-		stream(t, both, mime, "screen-stream", "screen_s0")
+		stream(t, both, mime, "screen-stream", "s0/screen")
 	}
 	announce(t, b, "s1", wire.SignalVideoOn, `{"videoStreamID":"camera-stream"}`)
 	if err := one.PublishVideo(ctx, webrtc.MimeTypeVP8, "camera-stream"); err != nil {
 		t.Fatal(err)
 	}
-	stream(t, one, webrtc.MimeTypeVP8, "camera-stream", "video_s1")
+	stream(t, one, webrtc.MimeTypeVP8, "camera-stream", "s1/video")
 
-	sees(ctx, t, old, "screen_s0", webrtc.MimeTypeVP8, 30)
-	sees(ctx, t, old, "video_s1", webrtc.MimeTypeVP8, 30)
-	sees(ctx, t, modern, "video_s1", webrtc.MimeTypeVP8, 30) // says it can AV1, and there is none
+	sees(ctx, t, old, "s0/screen", webrtc.MimeTypeVP8, 30)
+	sees(ctx, t, old, "s1/video", webrtc.MimeTypeVP8, 30)
+	sees(ctx, t, modern, "s1/video", webrtc.MimeTypeVP8, 30) // says it can AV1, and there is none
 	err := modern.Await(ctx, func(heard func(string) rtctest.Heard) bool {
-		h := heard("screen_s0")
+		h := heard("s0/screen")
 		return h.Codec == webrtc.MimeTypeAV1 && h.Packets > 30
 	})
 	if err != nil {
-		t.Fatalf("AV1 receiver got %+v", modern.Heard("screen_s0").Codec)
+		t.Fatalf("AV1 receiver got %+v", modern.Heard("s0/screen").Codec)
 	}
 }

@@ -88,17 +88,29 @@ func MarshalCandidate(c Candidate) ([]byte, error) {
 	return marshal(wrapped{Candidate: c, Type: "candidate"})
 }
 
-// ParseStreamID returns the string under key of a JSON object whose values are all strings.
+// ParseStreamID returns the string under key of a JSON object whose values are all strings, empty
+// if the key is missing.
 func ParseStreamID(data []byte, key string) (string, error) {
-	var m map[string]string
+	var m map[string]*string
 	if err := parse(data, maxStreamID, &m); err != nil {
 		return "", err
 	}
 	if m == nil {
 		return "", ErrJSON
 	}
-	id := m[key]
-	return id, CheckID(id)
+	for _, v := range m {
+		if v == nil { // null is no string
+			return "", ErrJSON
+		}
+	}
+	var id string
+	if v, ok := m[key]; ok {
+		id = *v
+	}
+	if err := CheckID(id); err != nil {
+		return "", err
+	}
+	return id, nil
 }
 
 // parse decodes JSON of at most limit bytes. The error shows nothing of the input.

@@ -27,7 +27,7 @@ const (
 var types = [...]string{TypeHello, TypeJoin, TypeLeave, TypeReconnect, TypeRTC, TypeClose, TypeVAD}
 
 // SignalType is the number in an rtc or vad message.
-type SignalType int
+type SignalType int64
 
 // The numbers.
 const (
@@ -280,28 +280,22 @@ func readSignal(r *msgpack.Reader) (Signal, error) {
 		if err != nil {
 			return s, fmt.Errorf("key: %w", err)
 		}
-		if r.IsNil() {
-			if err := r.Nil(); err != nil {
-				return s, err
-			}
-			continue
-		}
 		switch key {
 		case "group_id":
-			s.GroupID, err = readID(r)
+			s.GroupID, err = orNil(r, readID)
 		case "user_id":
-			s.UserID, err = readID(r)
+			s.UserID, err = orNil(r, readID)
 		case "session_id":
-			s.SessionID, err = readID(r)
+			s.SessionID, err = orNil(r, readID)
 		case "call_id":
-			s.CallID, err = readID(r)
+			s.CallID, err = orNil(r, readID)
 		case "type":
 			var t int64
-			t, err = r.Int()
+			t, err = orNil(r, (*msgpack.Reader).Int)
 			s.Type = SignalType(t)
 		case "data":
 			var raw []byte
-			raw, err = r.Bytes()
+			raw, err = orNil(r, (*msgpack.Reader).Bytes)
 			s.Data = append([]byte(nil), raw...)
 		default:
 			err = r.Skip(1)
@@ -311,6 +305,15 @@ func readSignal(r *msgpack.Reader) (Signal, error) {
 		}
 	}
 	return s, nil
+}
+
+// orNil reads a value with read; nil is the zero value, also of a key that had another one before.
+func orNil[T any](r *msgpack.Reader, read func(*msgpack.Reader) (T, error)) (T, error) {
+	if r.IsNil() {
+		var zero T
+		return zero, r.Nil()
+	}
+	return read(r)
 }
 
 // typeOf keeps foreign keys out of error texts.

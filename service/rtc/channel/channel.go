@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"unicode/utf8"
@@ -53,6 +54,7 @@ var (
 	ErrTooLarge    = errors.New("message too large")
 	ErrUnknownType = errors.New("unknown message type")
 	ErrText        = errors.New("text is not UTF-8")
+	ErrValue       = errors.New("value is not a finite number")
 )
 
 // Media says what is sent in one section.
@@ -91,7 +93,9 @@ func Decode(b []byte) (Message, error) {
 			m.SDP, err = inflate(packed)
 		}
 	case Loss, RTT, Jitter:
-		m.Value, err = r.Number()
+		if m.Value, err = r.Number(); err == nil && (math.IsNaN(m.Value) || math.IsInf(m.Value, 0)) {
+			err = ErrValue
+		}
 	case Lock:
 		if granted, berr := r.Bool(); berr == nil {
 			m.Granted = &granted
@@ -151,39 +155,49 @@ func readText(r *msgpack.Reader) (string, error) {
 	return s, err
 }
 
-// unpacker keeps what unpacking needs, so that a message costs no more than what comes out of it.
+// unpacker is a zlib reader, kept because making one costs far more than most messages.
 type unpacker struct {
-	in  bytes.Reader
-	z   io.ReadCloser // also a zlib.Resetter
-	out bytes.Buffer
+	in bytes.Reader
+	z  io.ReadCloser // also a zlib.Resetter
 }
 
 var unpackers = sync.Pool{New: func() any { return new(unpacker) }}
 
 // inflate unpacks a zlib stream (RFC 1950) of at most MaxSDP bytes. What follows the stream is
-// ignored.
+// ignored. It reads the stream twice, first only to count and check: so whatever is refused has
+// allocated nothing, and the rest exactly what it holds.
 func inflate(packed []byte) ([]byte, error) {
 	u := unpackers.Get().(*unpacker)
 	defer unpackers.Put(u)
 	defer u.in.Reset(nil)
-	u.in.Reset(packed)
-	var err error
-	if u.z == nil {
-		u.z, err = zlib.NewReader(&u.in)
-	} else {
-		err = u.z.(zlib.Resetter).Reset(&u.in, nil)
+	if err := u.open(packed); err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
 	}
+	size, err := io.Copy(io.Discard, io.LimitReader(u.z, MaxSDP+1))
 	if err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
-	u.out.Reset()
-	if _, err := io.Copy(&u.out, io.LimitReader(u.z, MaxSDP+1)); err != nil {
-		return nil, fmt.Errorf("unpack: %w", err)
-	}
-	if u.out.Len() > MaxSDP {
+	if size > MaxSDP {
 		return nil, ErrTooLarge
 	}
-	return bytes.Clone(u.out.Bytes()), nil
+	out := make([]byte, size)
+	if err := u.open(packed); err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
+	}
+	if _, err := io.ReadFull(u.z, out); err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
+	}
+	return out, nil
+}
+
+// open makes z read packed from its beginning.
+func (u *unpacker) open(packed []byte) (err error) {
+	u.in.Reset(packed)
+	if u.z == nil {
+		u.z, err = zlib.NewReader(&u.in)
+		return err
+	}
+	return u.z.(zlib.Resetter).Reset(&u.in, nil)
 }
 
 var packers = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}

@@ -9,13 +9,15 @@ import (
 	"testing"
 
 	"rtcd/service/api/wire"
+	"rtcd/service/metrics"
 	"rtcd/service/rtc"
 	"rtcd/service/rtc/engine"
 )
 
 // Backend relays between a server in this process and endpoints.
 type Backend struct {
-	Server *rtc.Server
+	Server  *rtc.Server
+	Metrics *metrics.Metrics // of the server
 
 	mu        sync.Mutex
 	endpoints map[string]*Endpoint
@@ -35,6 +37,7 @@ func NewBackend(t testing.TB, change func(*rtc.Config)) *Backend {
 		Lite:     true,
 		Engine:   engine.Config{Local: []netip.Addr{addr.Addr()}},
 		Emit:     b.emit,
+		Metrics:  metrics.New(),
 	}
 	if change != nil {
 		change(&cfg)
@@ -43,7 +46,7 @@ func NewBackend(t testing.TB, change func(*rtc.Config)) *Backend {
 	if err != nil {
 		t.Fatalf("start server: %v", err)
 	}
-	b.Server = server
+	b.Server, b.Metrics = server, cfg.Metrics
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
 			t.Errorf("close server: %v", err)

@@ -7,11 +7,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/rtp"
 	"github.com/pion/transport/v4"
@@ -38,6 +38,12 @@ type EndpointConfig struct {
 	OnMediaMap func(map[string]channel.Media)
 	// IgnoreOffers leaves the server's offers unanswered while it returns true.
 	IgnoreOffers func() bool
+	// OnMessage is called with each message of the data channel, before anything is done with it.
+	OnMessage func(webrtc.DataChannelMessage)
+	// CandidatesFirst sends the endpoint's candidates before its first offer, which has none.
+	CandidatesFirst bool
+	// NoCandidates takes none of the server's candidates.
+	NoCandidates bool
 }
 
 // Endpoint is an end user: a pion peer connection that signals as clients of the wire do.
@@ -45,10 +51,11 @@ type Endpoint struct {
 	cfg EndpointConfig
 	pc  *webrtc.PeerConnection
 
-	opened chan struct{} // the data channel is open
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	opened   chan struct{} // the data channel is open
+	gathered chan struct{} // all candidates are sent
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
 
 	negotiate sync.Mutex // one exchange at a time, as a browser's signalling queue has it
 
@@ -56,13 +63,11 @@ type Endpoint struct {
 	dc      *webrtc.DataChannel
 	locks   chan bool   // answers to lock requests
 	answers chan string // answers to our offers
-	voice   *webrtc.TrackLocalStaticRTP
-	levelID uint8
-	next    rtp.Header
+	voice   *Source
 	videos  map[string]*video // by stream id and codec
 	media   map[string]channel.Media
 	heard   map[string]*Heard
-	changed chan struct{} // closed and replaced when heard changes
+	changed chan struct{} // closed and replaced when heard, media, offers or faults change
 	faults  []error
 	offers  int // of the server, answered
 
@@ -95,7 +100,8 @@ func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
 		return nil, err
 	}
-	s := webrtc.SettingEngine{}
+	s := webrtc.SettingEngine{LoggerFactory: quietLogs{}}
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	if cfg.TCPOnly {
@@ -111,15 +117,18 @@ func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	}
 	e := &Endpoint{
 		cfg: cfg, pc: pc,
-		opened:  make(chan struct{}),
-		locks:   make(chan bool, 16),
-		answers: make(chan string, 16),
-		heard:   make(map[string]*Heard),
-		changed: make(chan struct{}),
+		opened:   make(chan struct{}),
+		gathered: make(chan struct{}),
+		locks:    make(chan bool, 16),
+		answers:  make(chan string, 16),
+		heard:    make(map[string]*Heard),
+		changed:  make(chan struct{}),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	var once sync.Once
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c == nil {
+			once.Do(func() { close(e.gathered) })
 			return
 		}
 		init := c.ToJSON()
@@ -164,10 +173,10 @@ func (e *Endpoint) Connect(ctx context.Context) error {
 // offer makes one exchange of ours.
 func (e *Endpoint) offer(ctx context.Context, locked bool) error {
 	if locked && !e.cfg.NoLock {
-		if err := e.lock(ctx); err != nil {
+		if err := e.Lock(ctx); err != nil {
 			return err
 		}
-		defer func() { _ = e.dc.Send(channel.AppendUnlock(nil)) }()
+		defer func() { _ = e.Unlock() }()
 	}
 	e.negotiate.Lock()
 	defer e.negotiate.Unlock()
@@ -177,6 +186,13 @@ func (e *Endpoint) offer(ctx context.Context, locked bool) error {
 	}
 	if err := e.pc.SetLocalDescription(offer); err != nil {
 		return err
+	}
+	if e.cfg.CandidatesFirst {
+		select {
+		case <-e.gathered:
+		case <-ctx.Done():
+			return fmt.Errorf("candidates not gathered: %w", ctx.Err())
+		}
 	}
 	if err := e.describe(offer); err != nil {
 		return err
@@ -193,19 +209,12 @@ func (e *Endpoint) offer(ctx context.Context, locked bool) error {
 	}
 }
 
-// lock takes the signalling lock, asking again as clients do.
-func (e *Endpoint) lock(ctx context.Context) error {
+// Lock takes the signalling lock, asking again as clients do.
+func (e *Endpoint) Lock(ctx context.Context) error {
 	for {
-		if err := e.dc.Send(channel.AppendLockRequest(nil)); err != nil {
+		granted, err := e.TryLock(ctx)
+		if err != nil || granted {
 			return err
-		}
-		select {
-		case granted := <-e.locks:
-			if granted {
-				return nil
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("no lock: %w", ctx.Err())
 		}
 		select {
 		case <-time.After(50 * time.Millisecond): // what clients of the wire wait
@@ -214,6 +223,22 @@ func (e *Endpoint) lock(ctx context.Context) error {
 		}
 	}
 }
+
+// TryLock asks for the signalling lock once.
+func (e *Endpoint) TryLock(ctx context.Context) (bool, error) {
+	if err := e.dc.Send(channel.AppendLockRequest(nil)); err != nil {
+		return false, err
+	}
+	select {
+	case granted := <-e.locks:
+		return granted, nil
+	case <-ctx.Done():
+		return false, fmt.Errorf("no answer to a lock request: %w", ctx.Err())
+	}
+}
+
+// Unlock gives the signalling lock back, held or not.
+func (e *Endpoint) Unlock() error { return e.dc.Send(channel.AppendUnlock(nil)) }
 
 // describe sends a description the way this endpoint signals.
 func (e *Endpoint) describe(d webrtc.SessionDescription) error {
@@ -242,6 +267,9 @@ func (e *Endpoint) Signal(t wire.SignalType, data []byte) {
 	case wire.SignalSDP:
 		e.description(data)
 	case wire.SignalICE:
+		if e.cfg.NoCandidates {
+			return
+		}
 		c, err := wire.ParseCandidate(data)
 		if err != nil {
 			e.fault(fmt.Errorf("candidate %s: %w", data, err))
@@ -314,11 +342,18 @@ func (e *Endpoint) answer(sdp string) error {
 	}
 	e.mu.Lock()
 	e.offers++
+	e.notifyLocked()
 	e.mu.Unlock()
 	return e.describe(answer)
 }
 
 func (e *Endpoint) channelMessage(m webrtc.DataChannelMessage) {
+	if e.cfg.OnMessage != nil {
+		e.cfg.OnMessage(m)
+	}
+	if m.IsString {
+		return // the answer to a text ping
+	}
 	msg, err := channel.Decode(m.Data)
 	if err != nil {
 		e.fault(fmt.Errorf("data channel message %x: %w", m.Data, err))
@@ -334,136 +369,12 @@ func (e *Endpoint) channelMessage(m webrtc.DataChannelMessage) {
 	case channel.MediaMap:
 		e.mu.Lock()
 		e.media = msg.Media
+		e.notifyLocked()
 		e.mu.Unlock()
 		if e.cfg.OnMediaMap != nil {
 			e.cfg.OnMediaMap(msg.Media)
 		}
 	}
-}
-
-// Publish adds a microphone under the lock.
-func (e *Endpoint) Publish(ctx context.Context, streamID string) error {
-	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{
-		MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2,
-	}, "audio", streamID)
-	if err != nil {
-		return err
-	}
-	e.negotiate.Lock()
-	sender, err := e.pc.AddTrack(track)
-	e.negotiate.Unlock()
-	if err != nil {
-		return err
-	}
-	e.wg.Go(func() {
-		b := make([]byte, 1500)
-		for {
-			if _, _, err := sender.Read(b); err != nil {
-				return
-			}
-		}
-	})
-	if err := e.offer(ctx, true); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.voice = track
-	for _, ext := range sender.GetParameters().HeaderExtensions {
-		if ext.URI == engine.ExtAudioLevel {
-			e.levelID = uint8(ext.ID)
-		}
-	}
-	return nil
-}
-
-// video is a picture that an endpoint sends.
-type video struct {
-	track *webrtc.TrackLocalStaticRTP
-	next  rtp.Header
-}
-
-// PublishVideo adds a camera or screen of one codec under the lock. Announcing it is up to the
-// caller.
-func (e *Endpoint) PublishVideo(ctx context.Context, mime, streamID string) error {
-	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{
-		MimeType: mime, ClockRate: 90000,
-	}, "video-"+mime, streamID)
-	if err != nil {
-		return err
-	}
-	if err := e.publish(ctx, track); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.videos == nil {
-		e.videos = make(map[string]*video)
-	}
-	e.videos[streamID+" "+mime] = &video{track: track}
-	return nil
-}
-
-// SendVideo sends packet number n of a picture, a frame of its own. Source is what the server
-// makes of it and the sender's session: receivers hear of "screen_s1", for instance.
-func (e *Endpoint) SendVideo(mime, streamID, source string, n uint32) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	v := e.videos[streamID+" "+mime]
-	if v == nil {
-		return errors.New("no such video")
-	}
-	h := rtp.Header{Version: 2, Marker: true, SequenceNumber: v.next.SequenceNumber, Timestamp: v.next.Timestamp}
-	v.next.SequenceNumber++
-	v.next.Timestamp += 3000
-	return v.track.WriteRTP(&rtp.Packet{Header: h, Payload: Payload(source, n)})
-}
-
-// publish adds a track in an exchange of ours.
-func (e *Endpoint) publish(ctx context.Context, track webrtc.TrackLocal) error {
-	e.negotiate.Lock()
-	sender, err := e.pc.AddTrack(track)
-	e.negotiate.Unlock()
-	if err != nil {
-		return err
-	}
-	e.wg.Go(func() {
-		b := make([]byte, 1500)
-		for {
-			if _, _, err := sender.Read(b); err != nil {
-				return
-			}
-		}
-	})
-	return e.offer(ctx, true)
-}
-
-// Payload is what a sender's packet number n carries: the number, filler, and a checksum.
-func Payload(sender string, n uint32) []byte {
-	b := binary.BigEndian.AppendUint32(nil, n)
-	b = append(b, sender...)
-	for len(b) < 60+int(n%40) {
-		b = append(b, byte(len(b))^byte(n))
-	}
-	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-}
-
-// SendVoice sends packet number n of the sender, with an audio level in -dBov.
-func (e *Endpoint) SendVoice(sender string, n uint32, level uint8) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.voice == nil {
-		return errors.New("not publishing")
-	}
-	h := rtp.Header{Version: 2, SequenceNumber: e.next.SequenceNumber, Timestamp: e.next.Timestamp}
-	e.next.SequenceNumber++
-	e.next.Timestamp += 960
-	if e.levelID != 0 {
-		if err := h.SetExtension(e.levelID, []byte{0x80 | level}); err != nil {
-			return err
-		}
-	}
-	return e.voice.WriteRTP(&rtp.Packet{Header: h, Payload: Payload(sender, n)})
 }
 
 // track reads what the server sends.
@@ -487,7 +398,7 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 	if len(parts) == 3 {
 		sender = parts[1]
 		if parts[0] != "voice" {
-			sender = parts[0] + "_" + sender
+			sender += "/" + parts[0]
 		}
 	}
 	e.mu.Lock()
@@ -513,11 +424,16 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 	if string(p.Payload) != string(Payload(sender, n)) {
 		h.Bad++
 	}
+	e.notifyLocked()
+}
+
+func (e *Endpoint) notifyLocked() {
 	close(e.changed)
 	e.changed = make(chan struct{})
 }
 
-// Heard returns what came of a sender so far.
+// Heard returns what came of a sender so far: of its voice, or of its screen's audio for the name
+// with "/screen-audio" behind it.
 func (e *Endpoint) Heard(sender string) Heard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -529,7 +445,7 @@ func (e *Endpoint) Heard(sender string) Heard {
 	return Heard{}
 }
 
-// Await waits until ok holds of what was heard.
+// Await waits until ok holds of what was heard, of the media map or of the number of offers.
 func (e *Endpoint) Await(ctx context.Context, ok func(heard func(sender string) Heard) bool) error {
 	for {
 		e.mu.Lock()
@@ -567,6 +483,7 @@ func (e *Endpoint) fault(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.faults = append(e.faults, err)
+	e.notifyLocked()
 }
 
 // Err is what went wrong so far.
