@@ -154,6 +154,19 @@ func TestNACKIsAnsweredWithinLimits(t *testing.T) {
 	}
 
 	// However many are asked for in one packet, few are looked at.
+	few := []rtcp.NackPair{}
+	for len(few) < maxAsked-1 {
+		few = append(few, rtcp.NackPair{PacketID: newest + 10_000})
+	}
+	for _, want := range []int{1, 0} {
+		late.sent()
+		late.tell(&rtcp.TransportLayerNack{MediaSSRC: lateSub.ssrc, Nacks: append(few, rtcp.NackPair{PacketID: newest - 450})})
+		if media, _ := late.sent(); len(media) != want {
+			t.Errorf("%d answers to entry %d, want %d", len(media), len(few)+1, want)
+		}
+		few = append(few, rtcp.NackPair{PacketID: newest + 10_000})
+	}
+
 	var all []uint16
 	for seq := newest; seq != newest-400; seq-- {
 		all = append(all, seq)
@@ -168,6 +181,50 @@ func TestNACKIsAnsweredWithinLimits(t *testing.T) {
 		t.Errorf("%d answers after the end, want 0", got)
 	}
 	viewer.tell(&rtcp.RawPacket{0x81, 205, 0, 1, 0, 0, 0, 1}) // without the SSRC of the media
+}
+
+// A packet that a receiver was not sent, while others were, is not sent to it later: there is no
+// telling what its transport-wide number would have been.
+func TestNACKOfWhatWasNeverSent(t *testing.T) {
+	r := newRig(t)
+	speaker, pub := r.camera(gcm)
+	viewer, other := r.endpoint(gcm), r.endpoint(gcm)
+	sub := viewer.subscribe(pub)
+	other.subscribe(pub)
+	speaker.show(historySize)
+	path := viewer.peer.path.Swap(nil)
+	missed := speaker.show(historySize / 2)
+	viewer.peer.path.Store(path)
+	viewer.sent()
+	viewer.nack(sub, missed[0].SequenceNumber, missed[100].SequenceNumber)
+	if media, _ := viewer.sent(); len(media) != 0 {
+		t.Errorf("%d packets came, want none", len(media))
+	}
+}
+
+func TestHistory(t *testing.T) {
+	var h history
+	keep := func(number uint64) {
+		h.keep(&packet{number: number, bytes: binary.BigEndian.AppendUint64(nil, number)})
+	}
+	want := func(seq uint16, number uint64) {
+		t.Helper()
+		p := h.find(seq)
+		if number == 0 && p != nil || number != 0 && (p == nil || binary.BigEndian.Uint64(p.bytes) != number) {
+			t.Errorf("packet %d: %+v, want number %d", seq, p, number)
+		}
+	}
+	want(0, 0)
+	keep(1<<32 | 65535)
+	keep(2 << 32)
+	want(65535, 0) // far behind
+	keep(2<<32 | historySize)
+	keep(2 << 32) // so late that its place is taken
+	want(historySize, 2<<32|historySize)
+	want(0, 0)
+	keep(2<<32 | 1)
+	want(1, 2<<32|1)
+	want(1+historySize, 0)
 }
 
 func TestVoicesAreNotSentAgain(t *testing.T) {

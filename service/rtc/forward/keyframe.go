@@ -42,8 +42,7 @@ func (pub *Publication) askKeyframe(out *netio.Batch, now time.Duration, c *coun
 	src := pub.source
 	pub.peer.mu.Unlock()
 	if src == nil {
-		k.wanted.Store(true) // of the stream to come
-		return
+		return // its first packet will ask
 	}
 	if !k.asked.CompareAndSwap(last, max(1, int64(now))) {
 		return // another reader asks at this moment

@@ -42,10 +42,8 @@ func (l *losses) note(seq uint16, now time.Duration) {
 	}
 	ahead := seq - l.newest
 	if ahead == 0 || ahead >= 1<<15 {
-		if behind := -ahead; behind > restartedBy {
+		if l.found(seq); -ahead > restartedBy {
 			l.newest, l.n = seq, 0
-		} else if behind < lossWindow {
-			l.found(seq)
 		}
 		return
 	}

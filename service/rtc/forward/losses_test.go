@@ -183,6 +183,46 @@ func TestFilledGapIsForwardedHoweverLate(t *testing.T) {
 	}
 }
 
+func TestLossesOfAnUnsteadySource(t *testing.T) {
+	var l losses
+	ask := func(now time.Duration) int {
+		b := l.appendNACK(nil, 1, 2, now)
+		if len(b) == 0 {
+			return 0
+		}
+		var n rtcp.TransportLayerNack
+		if err := n.Unmarshal(b); err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		for _, pair := range n.Nacks {
+			asked += len(pair.PacketList())
+		}
+		return asked
+	}
+	now := time.Second
+	for i := range uint16(10) { // gaps that are together wider than the window
+		l.note(i*400, now)
+	}
+	if l.n > lossWindow {
+		t.Fatalf("%d packets on the list", l.n)
+	}
+	if n := ask(now + reorderTime); n != lossWindow-1 {
+		t.Errorf("asked for %d, want those of the window", n)
+	}
+	l.note(3600-restartedBy-1, now) // begins afresh
+	if l.n != 0 {
+		t.Errorf("%d packets of before on the list", l.n)
+	}
+	l.note(3600-restartedBy+1, now)
+	if n := ask(now + reorderTime + askEvery/2); n != 0 {
+		t.Errorf("asked for %d right after the last time, want none", n)
+	}
+	if n := ask(now + reorderTime + askEvery); n != 1 {
+		t.Errorf("asked for %d, want one", n)
+	}
+}
+
 // Whatever is lost, late and doubled: what is asked for is missing, within the window, and asked
 // for a few times at most; and what stays missing is asked for.
 func TestLosses(t *testing.T) {

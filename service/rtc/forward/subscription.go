@@ -93,8 +93,8 @@ func (sub *Subscription) Close() {
 
 // SubscriptionStats are what is known of a subscription's packets.
 type SubscriptionStats struct {
-	Packets uint64 // sent
-	Octets  uint64 // of payload sent
+	Packets uint64 // sent, each counted once
+	Octets  uint64 // of their payload
 
 	// From the receiver's last report; zero before it.
 	FractionLost float64 // in the interval before it, 0 to 1

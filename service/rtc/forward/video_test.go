@@ -196,6 +196,28 @@ func TestNewSSRCOfAVideoIsAskedForAKeyframe(t *testing.T) {
 	speaker.wantKeyframes(1, 0xabcd, "after the change")
 }
 
+func TestReportsOfVideos(t *testing.T) {
+	r := newRig(t)
+	speaker, pub := r.camera(gcm)
+	viewer := r.endpoint(gcm)
+	sub := viewer.subscribe(pub)
+	last := speaker.show(50)[49]
+	viewer.tell(&rtcp.ReceiverEstimatedMaximumBitrate{SenderSSRC: 1, Bitrate: 1, SSRCs: []uint32{sub.ssrc}})
+	r.second()
+	told := find[*rtcp.SenderReport](viewer.told())
+	if len(told) != 1 || told[0].SSRC != sub.ssrc || told[0].PacketCount != 50 || told[0].RTPTime-last.Timestamp > 90000 {
+		t.Errorf("sender reports %+v, want one of 50 packets, up to a second after %d", told, last.Timestamp)
+	}
+	reports := find[*rtcp.ReceiverReport](speaker.told())
+	if len(reports) != 1 || len(reports[0].Reports) != 1 || reports[0].Reports[0].SSRC != speaker.ssrc {
+		t.Errorf("receiver reports %+v, want one of %x", reports, speaker.ssrc)
+	}
+	speaker.show(10)
+	if n := len(viewer.heard()); n != 10 {
+		t.Errorf("%d packets arrived after a REMB of one bit, want 10", n)
+	}
+}
+
 // A section with two RIDs: the publication is fed by the one it is told to be.
 func TestRIDThatFeedsAVideo(t *testing.T) {
 	for _, rid := range []string{"l", "h", ""} {
