@@ -35,6 +35,7 @@ type call struct {
 type publication struct {
 	trackID string
 	source  forward.Source
+	mime    string // of its codec
 	owner   *session
 	mid     string
 	media   *forward.Publication

@@ -96,8 +96,8 @@ func (s *session) channelMessage(m webrtc.DataChannelMessage) {
 func (s *session) sendMediaMap() error {
 	media := make(map[string]channel.Media, len(s.downlinks))
 	for p, d := range s.downlinks {
-		if d.section != nil && !d.removed {
-			media[d.section.Mid()] = channel.Media{Type: sourceName(p.source), SenderID: p.owner.info.SessionID}
+		if d.section != nil {
+			media[d.section.Mid()] = channel.Media{Type: p.source.String(), SenderID: p.owner.info.SessionID}
 		}
 	}
 	s.sendChannel(channel.AppendMediaMap(nil, media))

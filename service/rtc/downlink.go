@@ -20,7 +20,6 @@ type downlink struct {
 	section *webrtc.RTPTransceiver // nil before it is in the peer connection
 	config  forward.SubscriptionConfig
 	bound   bool // config is known: the endpoint has answered
-	removed bool // the publication has ended
 	sub     *forward.Subscription
 	counted func() // takes back the metrics
 }
@@ -42,18 +41,26 @@ func (s *session) reconcile() {
 	if !s.channelOpen || s.ending.Load() {
 		return
 	}
-	published := *s.call.publications.Load()
+	wanted := s.wanted()
 	want := false
+	keep := make(map[*publication]bool, len(wanted))
+	for _, p := range wanted {
+		keep[p] = true
+	}
 	for p, d := range s.downlinks {
-		if !d.removed && !slices.Contains(published, p) {
-			d.close()
-			d.removed = true
+		if keep[p] {
+			continue
+		}
+		delete(s.downlinks, p)
+		d.close()
+		if d.section != nil {
+			s.leaving = append(s.leaving, d.section)
 			// A voice that has gone is told with the next offer; there is no hurry to free a section.
 			want = want || p.source != forward.Voice
 		}
 	}
-	for _, p := range published {
-		if p.owner == s || s.downlinks[p] != nil {
+	for _, p := range wanted {
+		if s.downlinks[p] != nil {
 			continue
 		}
 		if len(s.downlinks) >= s.server.cfg.Limits.MediaSections {
@@ -62,7 +69,7 @@ func (s *session) reconcile() {
 		}
 		d := &downlink{}
 		d.track = &track{
-			id: p.trackID, stream: p.owner.info.SessionID, kind: kindOf(p.source),
+			id: p.trackID, stream: p.owner.info.SessionID, kind: kindOf(p.source), mime: p.mime,
 			bind: func(c forward.SubscriptionConfig) { s.post(func() { s.trackBound(d, c) }) },
 		}
 		s.downlinks[p] = d
@@ -73,20 +80,43 @@ func (s *session) reconcile() {
 	}
 }
 
+// wanted lists the publications of the others that this session is sent: all sound, and of each
+// video the codec that it takes: AV1 if it said that it can and there is one, else VP8.
+func (s *session) wanted() []*publication {
+	published := *s.call.publications.Load()
+	av1 := s.info.AV1Support != nil && *s.info.AV1Support
+	var out []*publication
+	for _, p := range published {
+		if p.owner == s {
+			continue
+		}
+		if kindOf(p.source) == webrtc.RTPCodecTypeVideo && isAV1(p.mime) != (av1 && hasAV1(published, p)) {
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// hasAV1 reports whether the video of p is published in AV1, by p or beside it.
+func hasAV1(published []*publication, p *publication) bool {
+	return slices.ContainsFunc(published, func(q *publication) bool {
+		return q.owner == p.owner && q.source == p.source && isAV1(q.mime)
+	})
+}
+
+func isAV1(mime string) bool { return strings.EqualFold(mime, webrtc.MimeTypeAV1) }
+
 // updateTracks puts all changes of the downlinks into the peer connection, for the next offer.
 func (s *session) updateTracks() error {
 	// Sections of tracks that leave are used again only once the endpoint knows, so the order of
 	// removing and adding does not matter.
-	for p, d := range s.downlinks {
-		if !d.removed {
-			continue
-		}
-		delete(s.downlinks, p)
-		if d.section != nil {
-			s.unsent = true
-			if err := s.peer.RemoveTrack(d.section); err != nil {
-				return err
-			}
+	for len(s.leaving) > 0 {
+		section := s.leaving[0]
+		s.leaving = s.leaving[1:]
+		s.unsent = true
+		if err := s.peer.RemoveTrack(section); err != nil {
+			return err
 		}
 	}
 	// In the order of publication, so that sections come in an order that can be foreseen.
@@ -113,7 +143,7 @@ func (s *session) trackBound(d *downlink, c forward.SubscriptionConfig) {
 
 // subscribe starts the flow of a downlink that is ready for it.
 func (s *session) subscribe(d *downlink) {
-	if !s.connected || !d.bound || d.removed || d.sub != nil {
+	if !s.connected || !d.bound || d.sub != nil {
 		return
 	}
 	for p, e := range s.downlinks {
@@ -127,8 +157,9 @@ func (s *session) subscribe(d *downlink) {
 			return
 		}
 		d.sub = sub
-		s.tenant.TrackStarted(metrics.Out, metrics.Opus)
-		d.counted = func() { s.tenant.TrackEnded(metrics.Out, metrics.Opus) }
+		codec := metricCodec(p.mime)
+		s.tenant.TrackStarted(metrics.Out, codec)
+		d.counted = func() { s.tenant.TrackEnded(metrics.Out, codec) }
 		return
 	}
 }
@@ -137,6 +168,7 @@ func (s *session) subscribe(d *downlink) {
 type track struct {
 	id, stream string
 	kind       webrtc.RTPCodecType
+	mime       string
 	bind       func(forward.SubscriptionConfig) // only posts
 }
 
@@ -145,10 +177,11 @@ func (t *track) RID() string               { return "" }
 func (t *track) StreamID() string          { return t.stream }
 func (t *track) Kind() webrtc.RTPCodecType { return t.kind }
 
-// Bind is called when the endpoint has agreed to the track.
+// Bind is called when the endpoint has agreed to the track. An endpoint that does not take the
+// codec is sent nothing; its answer stands all the same.
 func (t *track) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	for _, codec := range c.CodecParameters() {
-		if !strings.EqualFold(codec.MimeType, webrtc.MimeTypeOpus) {
+		if !strings.EqualFold(codec.MimeType, t.mime) {
 			continue
 		}
 		config := forward.SubscriptionConfig{SSRC: uint32(c.SSRC()), PayloadType: uint8(codec.PayloadType)}
@@ -159,6 +192,9 @@ func (t *track) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, err
 		}
 		t.bind(config)
 		return codec, nil
+	}
+	if all := c.CodecParameters(); len(all) > 0 {
+		return all[0], nil
 	}
 	return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
 }
@@ -171,18 +207,4 @@ func kindOf(s forward.Source) webrtc.RTPCodecType {
 		return webrtc.RTPCodecTypeAudio
 	}
 	return webrtc.RTPCodecTypeVideo
-}
-
-// sourceName is the name of a source on the wire.
-func sourceName(s forward.Source) string {
-	switch s {
-	case forward.Voice:
-		return "voice"
-	case forward.ScreenAudio:
-		return "screen-audio"
-	case forward.Screen:
-		return "screen"
-	default:
-		return "video"
-	}
 }

@@ -54,9 +54,11 @@ type session struct {
 	early       []webrtc.ICECandidateInit
 	candidates  int // of the endpoint, taken
 	sections    map[string]engine.Section
+	streams     map[string]forward.Stream // sections that have sent a packet, by mid
 	downlinks   map[*publication]*downlink
-	unsent      bool   // the peer connection has changes that no answered offer contains
-	videoStream string // named by the last video-on
+	leaving     []*webrtc.RTPTransceiver // sections of downlinks that are no more
+	unsent      bool                     // the peer connection has changes that no answered offer contains
+	videoStream string                   // named by the last video-on
 }
 
 func newSession(srv *Server, c *call, info SessionInfo) *session {
@@ -71,6 +73,7 @@ func newSession(srv *Server, c *call, info SessionInfo) *session {
 		gone:      make(chan struct{}),
 		done:      make(chan struct{}),
 		machine:   negotiate.New(srv.cfg.times.negotiate),
+		streams:   make(map[string]forward.Stream),
 		downlinks: make(map[*publication]*downlink),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

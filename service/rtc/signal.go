@@ -27,16 +27,18 @@ func (s *session) signal(m wire.Signal) {
 	case wire.SignalUnmute:
 		s.setMuted(false)
 	case wire.SignalScreenOn:
-		if id, err := wire.ParseStreamID(m.Data, "screenStreamID"); err == nil {
+		if id, err := wire.ParseStreamID(m.Data, "screenStreamID"); err == nil && id != "" {
 			s.call.shareScreen(s, id)
+			s.publishStreams()
 		} else {
 			s.refused("screen-on", err)
 		}
 	case wire.SignalScreenOff:
 		s.call.stopScreen(s)
 	case wire.SignalVideoOn:
-		if id, err := wire.ParseStreamID(m.Data, "videoStreamID"); err == nil {
+		if id, err := wire.ParseStreamID(m.Data, "videoStreamID"); err == nil && id != "" {
 			s.videoStream = id
+			s.publishStreams()
 		} else {
 			s.refused("video-on", err)
 		}

@@ -2,6 +2,8 @@ package rtc
 
 import (
 	"crypto/rand"
+	"slices"
+	"strings"
 
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
@@ -24,31 +26,77 @@ func (s *session) applySections() {
 		_, ok := s.sections[p.mid]
 		return !ok
 	})
-}
-
-// streamStarted makes a publication of a section whose first packet has come: what it is, is
-// decided here and stays.
-func (s *session) streamStarted(st forward.Stream) {
-	section, ok := s.sections[st.MID]
-	if !ok || !section.Audio {
-		return // video is not forwarded
-	}
-	source := forward.Voice
-	if s.call.shares(s, section.StreamID) {
-		source = forward.ScreenAudio
-	}
-	for _, p := range *s.call.publications.Load() {
-		if p.owner == s && (p.mid == st.MID || p.source == source) {
-			return // the section goes on, or the session has one of these
+	for mid := range s.streams {
+		if _, ok := s.sections[mid]; !ok {
+			delete(s.streams, mid)
 		}
 	}
+	s.publishStreams()
+}
+
+// streamStarted notes that packets of a section come, and publishes what that makes possible.
+func (s *session) streamStarted(st forward.Stream) {
+	s.streams[st.MID] = st
+	s.publishStreams()
+}
+
+// publishStreams makes publications of the sections that send and of which it is known what they
+// are: a video is that only once it was announced, which may be before or after its packets. What
+// a publication is stays.
+func (s *session) publishStreams() {
+	for mid, st := range s.streams {
+		section, ok := s.sections[mid]
+		if !ok {
+			continue
+		}
+		source, ok := s.sourceOf(section)
+		if !ok || s.publishes(mid, source, st.Mime) {
+			continue
+		}
+		s.publish(section, st, source)
+	}
+}
+
+// sourceOf says what a section carries; false while that is not known.
+func (s *session) sourceOf(section engine.Section) (forward.Source, bool) {
+	screen := s.call.shares(s, section.StreamID)
+	switch {
+	case section.Audio && screen:
+		return forward.ScreenAudio, true
+	case section.Audio:
+		return forward.Voice, true
+	case screen:
+		return forward.Screen, true
+	case section.StreamID != "" && section.StreamID == s.videoStream:
+		return forward.Camera, true
+	}
+	return 0, false
+}
+
+// publishes reports whether the section feeds a publication, or the session has one of that
+// source and codec already.
+func (s *session) publishes(mid string, source forward.Source, mime string) bool {
+	for _, p := range *s.call.publications.Load() {
+		if p.owner == s && (p.mid == mid || p.source == source && strings.EqualFold(p.mime, mime)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *session) publish(section engine.Section, st forward.Stream, source forward.Source) {
 	p := &publication{
-		trackID: sourceName(source) + "_" + s.info.SessionID + "_" + randomID(8),
+		trackID: source.String() + "_" + s.info.SessionID + "_" + randomID(8),
 		source:  source,
+		mime:    st.Mime,
 		owner:   s,
 		mid:     st.MID,
 	}
-	cfg := forward.PublicationConfig{Source: source, WriteTime: s.server.writeTime(s.info.GroupID, source)}
+	cfg := forward.PublicationConfig{
+		Source:    source,
+		RID:       chosenRID(section.RIDs),
+		WriteTime: s.server.writeTime(s.info.GroupID, source),
+	}
 	if source == forward.Voice {
 		cfg.OnVoice = s.voiceChanged
 	}
@@ -59,17 +107,40 @@ func (s *session) streamStarted(st forward.Stream) {
 		return
 	}
 	p.media = media
-	s.tenant.TrackStarted(metrics.In, metrics.Opus)
+	s.tenant.TrackStarted(metrics.In, metricCodec(p.mime))
 	if !s.call.publish(p) {
 		media.Close()
 		s.trackEnded(p)
 		return
 	}
-	s.log.Info("publication started", "trackID", p.trackID, "mid", st.MID, "ssrc", st.SSRC)
+	s.log.Info("publication started", "trackID", p.trackID, "mid", st.MID, "ssrc", st.SSRC, "codec", p.mime)
+}
+
+// chosenRID is the one layer of a simulcast section that is forwarded: the low one.
+func chosenRID(rids []string) string {
+	switch {
+	case len(rids) == 0:
+		return ""
+	case slices.Contains(rids, "l"):
+		return "l"
+	default:
+		return rids[0]
+	}
 }
 
 // trackEnded takes back the metrics of a publication of this session.
-func (s *session) trackEnded(*publication) { s.tenant.TrackEnded(metrics.In, metrics.Opus) }
+func (s *session) trackEnded(p *publication) { s.tenant.TrackEnded(metrics.In, metricCodec(p.mime)) }
+
+func metricCodec(mime string) metrics.Codec {
+	switch strings.ToLower(mime) {
+	case "video/vp8":
+		return metrics.VP8
+	case "video/av1":
+		return metrics.AV1
+	default:
+		return metrics.Opus
+	}
+}
 
 // voiceChanged tells the backend who speaks. It comes from the data plane and only posts on.
 func (s *session) voiceChanged(on bool) {

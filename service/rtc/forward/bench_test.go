@@ -13,16 +13,16 @@ import (
 	"rtcd/service/rtc/netio"
 )
 
-// audience returns a speaker's packets, and the reader of a plane where n listeners hear them.
-// What is sent goes nowhere. The clock stands, but for a step of 20 ms with each call of next.
-func audience(tb testing.TB, profile srtp.ProtectionProfile, n int, twcc bool) (src *source, next func()) {
+// audience returns a sender's packets, and the reader of a plane where n receivers get them. What
+// is sent goes nowhere. The clock stands, but for a step of 20 ms with each call of next.
+func audience(tb testing.TB, of Source, profile srtp.ProtectionProfile, n int, twcc bool) (src *source, next func()) {
 	r := newRig(tb)
 	now := r.now
 	r.plane.now = func() time.Time { return now }
 	out := netio.NewBatchFunc(func([]byte, netio.Path) {})
 	read := r.plane.NewReader(out)
 	speaker := r.endpoint(profile)
-	pub := speaker.publish(PublicationConfig{OnVoice: func(bool) {}, WriteTime: new(Histogram)})
+	pub := speaker.publish(PublicationConfig{Source: of, OnVoice: func(bool) {}, WriteTime: new(Histogram)})
 	for i := range n {
 		listener := r.plane.NewPeer(PeerConfig{})
 		path := netio.NewPath(0, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), uint16(i+1)), false)
@@ -56,26 +56,28 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 		}
 		for _, n := range []int{1, 10, 100} {
 			for _, twcc := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%d/%v", profile, n, twcc), func(t *testing.T) {
-					src, next := audience(t, profile, n, twcc)
-					for range 10 {
-						next()
-					}
-					if got := testing.AllocsPerRun(100, next); got != 0 {
-						t.Errorf("%v allocations per packet to %d receivers, want 0", got, n)
-					}
-					s := src.plane.Stats()
-					if s.PacketsOut != uint64(n)*(s.PacketsIn) {
-						t.Errorf("%d packets out for %d in", s.PacketsOut, s.PacketsIn)
-					}
-				})
+				for _, of := range []Source{Voice, Screen} {
+					t.Run(fmt.Sprintf("%s/%s/%d/%v", of, profile, n, twcc), func(t *testing.T) {
+						src, next := audience(t, of, profile, n, twcc)
+						for range historySize { // a history takes its memory as it grows
+							next()
+						}
+						if got := testing.AllocsPerRun(100, next); got != 0 {
+							t.Errorf("%v allocations per packet to %d receivers, want 0", got, n)
+						}
+						s := src.plane.Stats()
+						if s.PacketsOut != uint64(n)*(s.PacketsIn) {
+							t.Errorf("%d packets out for %d in", s.PacketsOut, s.PacketsIn)
+						}
+					})
+				}
 			}
 		}
 	}
 }
 
 func TestTickAllocatesNothingOfItsOwn(t *testing.T) {
-	src, next := audience(t, gcm, 10, true)
+	src, next := audience(t, Voice, gcm, 10, true)
 	src.peer.mu.Lock()
 	src.peer.in.arrivals = new(arrivals)
 	src.peer.mu.Unlock()
@@ -129,7 +131,7 @@ func TestReceivingRTCPAllocatesNothingOfItsOwn(t *testing.T) {
 func BenchmarkForward(b *testing.B) {
 	for _, n := range []int{1, 10, 100} {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
-			_, next := audience(b, gcm, n, true)
+			_, next := audience(b, Voice, gcm, n, true)
 			b.ReportAllocs()
 			for b.Loop() {
 				next()

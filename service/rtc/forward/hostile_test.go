@@ -410,7 +410,7 @@ func FuzzRTCP(f *testing.F) {
 		&rtcp.ReceiverReport{SSRC: 1, Reports: []rtcp.ReceptionReport{{SSRC: 7, LastSenderReport: 5}}},
 		&rtcp.PictureLossIndication{MediaSSRC: 7},
 		&rtcp.FullIntraRequest{FIR: []rtcp.FIREntry{{SSRC: 7}}},
-		&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: 1}}},
+		&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: 500, LostPackets: 0xf0f0}, {PacketID: 501}}},
 		&rtcp.Goodbye{Sources: []uint32{1}},
 	} {
 		b, _ := p.Marshal()
@@ -420,8 +420,8 @@ func FuzzRTCP(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, sealed bool) {
 		r := newRig(t)
 		e := r.endpoint(gcm)
-		e.subscribeAs(e.publish(PublicationConfig{}), SubscriptionConfig{SSRC: 7})
-		e.say(1)
+		e.subscribeAs(e.publish(PublicationConfig{Source: Camera}), SubscriptionConfig{SSRC: 7})
+		e.say(20)
 		if sealed {
 			if len(b) < 8 || b[0]>>6 != 2 || !isRTCP(b) {
 				return

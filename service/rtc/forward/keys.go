@@ -37,7 +37,7 @@ func (Keys) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 var errProfile = errors.New("protection profile not supported")
 
 const (
-	replayRTP  = 128 // packets of an SSRC that may be late (RFC 3711 section 3.3.2)
+	replayRTP  = 512 // packets of an SSRC that may be late (RFC 3711 section 3.3.2)
 	replayRTCP = 64
 )
 

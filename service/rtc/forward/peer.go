@@ -43,7 +43,8 @@ type PeerConfig struct {
 	// 6.5.1). Longer than 255 bytes it is cut.
 	CNAME string
 
-	// OnStream is called at the first packet of a stream of a declared section. It may only post.
+	// OnStream is called at the first packet of a stream of a declared section, and once more if
+	// only a later one told the RID. It may only post.
 	OnStream func(Stream)
 }
 

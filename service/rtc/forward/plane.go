@@ -7,6 +7,10 @@
 // locks taken are uncontended but for moments: they exist because an endpoint's path can move
 // from one reader to another, and because the control plane changes things now and then.
 //
+// Videos are more than that: the last packets are kept, once for all receivers, for those who
+// miss some (history), senders are asked for what did not come (losses) and for keyframes
+// (keyframeRequest). What a payload means nothing here knows.
+//
 // Nothing here knows of SDP, calls or people, and nothing here starts a goroutine: Tick does what
 // is due by the clock. Hooks are called without locks and must do no more than post to their
 // owner.

@@ -36,23 +36,25 @@ func (s Source) String() string {
 	return "unknown"
 }
 
+// video reports whether it is a picture.
+func (s Source) video() bool { return s == Screen || s == Camera }
+
 const (
 	voiceTimeout  = time.Second // without packets, after which a voice is off
 	sourceTimeout = time.Second // without packets, after which an SSRC of before may come back
-	keyframeEvery = time.Second // between two requests that are passed on
 )
 
 // PublicationConfig describes a publication.
 type PublicationConfig struct {
 	Source Source
 
+	// RID is the one of the section's streams that feeds a video, the others are dropped. "" is
+	// the stream without RID.
+	RID string
+
 	// OnVoice is called when the voice of a Voice goes on or off, in that order, and off at the
 	// end. It may only post.
 	OnVoice func(on bool)
-
-	// OnKeyframeRequest is called when a receiver asks for a keyframe (PLI or FIR), at most once
-	// a second. It may only post.
-	OnKeyframeRequest func()
 
 	// WriteTime counts how long it takes to write a packet to all receivers. nil: not counted.
 	WriteTime *Histogram
@@ -67,7 +69,7 @@ type Publication struct {
 	voice    atomic.Bool // state of the detector
 	posted   atomic.Bool // what OnVoice was told
 	posting  atomic.Bool // held by who calls OnVoice
-	keyframe atomic.Int64
+	keyframe keyframeRequest
 
 	// Guarded by peer.mu.
 	muted     bool
@@ -83,6 +85,7 @@ type Publication struct {
 	// fanning is held while packets are written to the subscriptions: two readers may have
 	// packets of one publication in the moment its path moves from one to the other.
 	fanning sync.Mutex
+	history *history                        // guarded by fanning; nil but for a video with receivers
 	subs    atomic.Pointer[[]*Subscription] // replaced under list
 
 	list  sync.Mutex
@@ -151,6 +154,9 @@ func (pub *Publication) Stats() PublicationStats {
 // number returns what the packet becomes: its sequence number, extended, and timestamp. It is
 // called with peer.mu held, for packets of st in the order they came.
 func (pub *Publication) number(st *stream, fresh bool, h *header, now time.Duration) (seq uint64, ts uint32, why Drop) {
+	if pub.cfg.Source.video() && st.rid != pub.cfg.RID {
+		return 0, 0, DropRID
+	}
 	if pub.source != st {
 		// A section that was away for a description or two comes back as another stream, with
 		// the same SSRC.
@@ -166,9 +172,16 @@ func (pub *Publication) number(st *stream, fresh bool, h *header, now time.Durat
 			}
 		}
 		pub.source = st
+		pub.RequestKeyframe()
 	}
 	pub.packets++
 	pub.latest = now
+	if pub.cfg.Source.video() {
+		if st.losses == nil {
+			st.losses = new(losses)
+		}
+		st.losses.note(h.seq, now)
+	}
 	if pub.muted {
 		pub.sequence.Drop(h.seq)
 		return 0, 0, DropMuted
@@ -249,18 +262,6 @@ func (pub *Publication) postVoice() {
 		}
 		pub.posting.Store(false)
 	}
-}
-
-// requestKeyframe passes a receiver's request on, and reports whether it did.
-func (pub *Publication) requestKeyframe(now time.Duration) bool {
-	last := pub.keyframe.Load()
-	if last != 0 && now-time.Duration(last) < keyframeEvery || !pub.keyframe.CompareAndSwap(last, max(1, int64(now))) {
-		return false
-	}
-	if pub.cfg.OnKeyframeRequest != nil {
-		pub.cfg.OnKeyframeRequest()
-	}
-	return true
 }
 
 // addSubscription publishes sub to the readers.

@@ -27,10 +27,13 @@ type reader struct {
 	peer *Peer
 
 	counts counts
+	asked  int // entries of NACKs in this RTCP packet
 
 	// For pion/srtp, which parses headers once more.
 	scratch     rtp.Header
 	scratchRTCP rtcp.Header
+
+	rtcp []byte // memory for what is asked of senders
 }
 
 // packet is a decrypted packet that waits for the end of its batch. Its bytes are the reader's.
@@ -104,18 +107,18 @@ func (r *reader) receiveRTP(peer *Peer, b []byte) {
 		return
 	}
 	pub := st.section.pub
-	heard := r.note(&peer.in, st, pub, &h, plain)
+	heard, told := r.note(&peer.in, st, pub, &h, plain)
 	number, timestamp, why := uint64(0), uint32(0), DropUnbound
 	if pub != nil {
 		number, timestamp, why = pub.number(st, fresh, &h, r.now)
 	}
 	var hook Stream
-	if fresh && peer.hook != nil {
-		hook = st.describe(&h, plain)
+	if told = (told || fresh) && peer.hook != nil; told {
+		hook = st.describe(&h)
 	}
 	peer.mu.Unlock()
 
-	if fresh && peer.hook != nil {
+	if told {
 		peer.hook(hook)
 	}
 	if heard {
@@ -172,11 +175,11 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 }
 
 // note does the book-keeping for an accepted packet, and reports whether it turned the voice on
-// or off. It is called with the peer's mu held.
-func (r *reader) note(in *inbound, st *stream, pub *Publication, h *header, plain []byte) (heard bool) {
+// or off, and whether it told the stream's RID. It is called with the peer's mu held.
+func (r *reader) note(in *inbound, st *stream, pub *Publication, h *header, plain []byte) (heard, told bool) {
 	st.packet(h.seq, h.timestamp, r.now)
 	if h.profile == 0 {
-		return false
+		return false, false
 	}
 	s := st.section
 	h.elements(plain, func(id uint8, value []byte) {
@@ -188,9 +191,11 @@ func (r *reader) note(in *inbound, st *stream, pub *Publication, h *header, plai
 				in.arrivals = new(arrivals)
 			}
 			in.arrivals.record(uint16(value[0])<<8|uint16(value[1]), h.ssrc, r.now)
+		case id == s.ExtRID && st.rid == "" && len(value) > 0:
+			st.rid, told = string(value), true
 		}
 	})
-	return heard
+	return heard, told
 }
 
 // align returns the packet with room for our own longest header before the payload. If the
@@ -226,6 +231,8 @@ func (r *reader) Flush() {
 		begin := r.plane.clock()
 		for i := range r.runs {
 			r.fanOut(&r.runs[i])
+			r.runs[i].pub.askKeyframe(r.out, r.now, &r.counts)
+			r.rtcp = r.runs[i].pub.askMissing(r.out, r.now, r.rtcp, &r.counts)
 			end := r.plane.clock()
 			if h := r.runs[i].pub.cfg.WriteTime; h != nil {
 				h.observe(end-begin, r.runs[i].n)
@@ -248,7 +255,11 @@ func (r *reader) fanOut(run *run) {
 	pub := run.pub
 	pub.fanning.Lock()
 	defer pub.fanning.Unlock()
-	for _, sub := range *pub.subs.Load() {
+	subs := *pub.subs.Load()
+	if pub.cfg.Source.video() && len(subs) > 0 {
+		r.keep(run)
+	}
+	for _, sub := range subs {
 		path := sub.peer.path.Load()
 		if path == nil {
 			continue
@@ -273,6 +284,22 @@ func (r *reader) fanOut(run *run) {
 		sub.packets.Add(sent)
 		sub.octets.Add(octets)
 		r.counts.PacketsOut += sent
+	}
+}
+
+// keep copies the packets of a video into its history. It is called with the publication's
+// fanning held.
+func (r *reader) keep(run *run) {
+	pub := run.pub
+	if pub.history == nil {
+		pub.history = new(history)
+	}
+	for i := run.first; ; {
+		p := &r.packets[i]
+		pub.history.keep(p)
+		if i = p.next; i == 0 {
+			return
+		}
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 
 const (
 	maxDropout  = 3000 // packets a source may jump ahead (RFC 3550 appendix A.1)
-	maxMisorder = 100  // packets that may be late before the source counts as restarted
+	maxMisorder = 1024 // packets that may be late before the source counts as restarted
 )
 
 // reception is what a receiver report says about one SSRC (RFC 3550 appendix A). Packets come
@@ -41,7 +41,8 @@ type senderInfo struct {
 
 // packet notes a packet.
 func (r *reception) packet(seq uint16, timestamp uint32, now time.Duration) {
-	if ahead := seq - uint16(r.highest); !r.started || ahead >= maxDropout && ahead <= -maxMisorder&0xffff {
+	ahead := seq - uint16(r.highest)
+	if !r.started || ahead >= maxDropout && ahead <= -maxMisorder&0xffff {
 		*r = reception{
 			clockRate: r.clockRate, report: r.report, started: true,
 			base: uint32(seq), highest: uint32(seq), received: 1,
@@ -49,11 +50,13 @@ func (r *reception) packet(seq uint16, timestamp uint32, now time.Duration) {
 			timestamp: timestamp, arrived: now,
 		}
 		return
-	} else if ahead != 0 && ahead < maxDropout {
-		r.highest += uint32(ahead)
-		r.timestamp, r.arrived = timestamp, now
 	}
 	r.received++
+	if ahead == 0 || ahead >= maxDropout {
+		return // late, perhaps sent again: no measure of the jitter
+	}
+	r.highest += uint32(ahead)
+	r.timestamp, r.arrived = timestamp, now
 	transit := int32(toClock(now, r.clockRate) - timestamp)
 	d := transit - r.transit
 	r.transit = transit

@@ -319,9 +319,11 @@ func TestTransportFeedbackOfJumps(t *testing.T) {
 func TestFeedbackIsCountedAndPassedOn(t *testing.T) {
 	r := newRig(t)
 	speaker, listener, other := r.endpoint(gcm), r.endpoint(gcm), r.endpoint(gcm)
-	requests := 0
-	pub := speaker.publish(PublicationConfig{Source: Camera, OnKeyframeRequest: func() { requests++ }})
+	pub := speaker.publish(PublicationConfig{Source: Camera})
 	sub := listener.subscribe(pub)
+	speaker.say(1)
+	r.advance(keyframeEvery)
+	requested := func() uint64 { return r.plane.Stats().Keyframes - 1 } // but for the one at the start
 	pli := &rtcp.PictureLossIndication{SenderSSRC: 1, MediaSSRC: sub.ssrc}
 	for range 10 {
 		listener.tell(pli)
@@ -329,13 +331,13 @@ func TestFeedbackIsCountedAndPassedOn(t *testing.T) {
 	}
 	listener.tell(&rtcp.PictureLossIndication{SenderSSRC: 1, MediaSSRC: 4711})
 	other.tell(pli) // not its own subscription
-	if requests != 1 {
-		t.Errorf("%d requests passed on within half a second, want 1", requests)
+	if n := requested(); n != 1 {
+		t.Errorf("%d requests passed on within half a second, want 1", n)
 	}
 	r.advance(keyframeEvery)
 	listener.tell(&rtcp.FullIntraRequest{SenderSSRC: 1, FIR: []rtcp.FIREntry{{SSRC: sub.ssrc}}})
-	if requests != 2 {
-		t.Errorf("%d requests, want 2: FIR counts as well", requests)
+	if n := requested(); n != 2 {
+		t.Errorf("%d requests, want 2: FIR counts as well", n)
 	}
 	listener.tell(
 		&rtcp.TransportLayerNack{SenderSSRC: 1, MediaSSRC: sub.ssrc, Nacks: []rtcp.NackPair{{PacketID: 1}}},

@@ -41,6 +41,7 @@ func (r *reader) receiveRTCP(peer *Peer, b []byte) {
 		r.counts.drop(why)
 		return
 	}
+	r.asked = 0
 	for len(plain) > 0 {
 		part, rest, ok := cutRTCP(plain)
 		if !ok {
@@ -118,6 +119,7 @@ func (r *reader) receivePart(peer *Peer, b []byte) {
 		switch count {
 		case formatNACK:
 			kind = FeedbackNACK
+			r.nack(peer, b)
 		case formatTWCC:
 			kind = FeedbackTWCC
 		}
@@ -148,8 +150,9 @@ func (r *reader) payloadFeedback(peer *Peer, b []byte, format int) Feedback {
 
 // keyframe passes a request for a keyframe of the peer's subscription on.
 func (r *reader) keyframe(peer *Peer, ssrc uint32) {
-	if sub := peer.subscription(ssrc); sub != nil && sub.pub.requestKeyframe(r.now) {
-		r.counts.Keyframes++
+	if sub := peer.subscription(ssrc); sub != nil {
+		sub.pub.RequestKeyframe()
+		sub.pub.askKeyframe(r.out, r.now, &r.counts)
 	}
 }
 

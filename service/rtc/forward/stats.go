@@ -19,6 +19,7 @@ const (
 	DropPayloadType             // not among the codecs of the section
 	DropPadding                 // more padding than packet
 	DropUnbound                 // of a section that feeds no publication
+	DropRID                     // of another RID than the publication is fed by
 	DropMuted                   // of a muted publication
 	DropLate                    // older than a mute or a change of the source
 	DropEncrypt                 // not encrypted, a receiver did not get it
@@ -27,7 +28,7 @@ const (
 
 var dropNames = [numDrops]string{
 	"unknown_path", "malformed", "unknown_ssrc", "auth", "replay", "rate",
-	"payload_type", "padding", "unbound", "muted", "late", "encrypt",
+	"payload_type", "padding", "unbound", "rid", "muted", "late", "encrypt",
 }
 
 // String returns the name of the reason, fit for a metric's label.
@@ -78,13 +79,14 @@ func (f Feedback) String() string {
 type Stats struct {
 	PacketsIn   uint64 // RTP packets received, authentic or not
 	BytesIn     uint64 // of them, with their SRTP tags
-	PacketsOut  uint64 // RTP packets handed to a batch
+	PacketsOut  uint64 // RTP packets handed to a batch, those sent again included
 	BytesOut    uint64
+	Resent      uint64 // of PacketsOut: those sent again, as the receiver asked for
 	RTCPIn      uint64 // RTCP packets received, authentic or not
 	RTCPOut     uint64 // RTCP packets handed to a batch
 	Drops       [numDrops]uint64
 	Feedbacks   [numFeedbacks]uint64 // parts of authentic RTCP packets
-	Keyframes   uint64               // requests for a keyframe passed on
+	Keyframes   uint64               // requests for a keyframe sent
 	RateLimited uint64               // of Drops[DropRate]: RTCP packets
 }
 
@@ -101,10 +103,11 @@ func (c *counts) drop(reason Drop) {
 
 // counters are the totals of a plane.
 type counters struct {
-	packetsIn, bytesIn, packetsOut, bytesOut atomic.Uint64
-	rtcpIn, rtcpOut, keyframes, rateLimited  atomic.Uint64
-	drops                                    [numDrops]atomic.Uint64
-	feedbacks                                [numFeedbacks]atomic.Uint64
+	packetsIn, bytesIn                      atomic.Uint64
+	packetsOut, bytesOut, resent            atomic.Uint64
+	rtcpIn, rtcpOut, keyframes, rateLimited atomic.Uint64
+	drops                                   [numDrops]atomic.Uint64
+	feedbacks                               [numFeedbacks]atomic.Uint64
 }
 
 // add adds c and clears it.
@@ -116,6 +119,7 @@ func (t *counters) add(c *counts) {
 	addNonZero(&t.rtcpIn, c.RTCPIn)
 	addNonZero(&t.rtcpOut, c.RTCPOut)
 	if c.dirty {
+		addNonZero(&t.resent, c.Resent)
 		addNonZero(&t.keyframes, c.Keyframes)
 		addNonZero(&t.rateLimited, c.RateLimited)
 		for i, n := range c.Drops {
@@ -137,7 +141,7 @@ func addNonZero(to *atomic.Uint64, n uint64) {
 func (t *counters) snapshot() Stats {
 	s := Stats{
 		PacketsIn: t.packetsIn.Load(), BytesIn: t.bytesIn.Load(),
-		PacketsOut: t.packetsOut.Load(), BytesOut: t.bytesOut.Load(),
+		PacketsOut: t.packetsOut.Load(), BytesOut: t.bytesOut.Load(), Resent: t.resent.Load(),
 		RTCPIn: t.rtcpIn.Load(), RTCPOut: t.rtcpOut.Load(),
 		Keyframes: t.keyframes.Load(), RateLimited: t.rateLimited.Load(),
 	}

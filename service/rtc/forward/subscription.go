@@ -41,6 +41,7 @@ type Subscription struct {
 	started bool
 	context *srtp.Context // its own: contexts are not safe for concurrent use
 	first   uint64        // number of the first packet sent
+	log     *sendLog      // of a video; else nil
 
 	packets, octets atomic.Uint64 // sent
 
@@ -62,6 +63,9 @@ func (pub *Publication) Subscribe(peer *Peer, cfg SubscriptionConfig) (*Subscrip
 		pub: pub, peer: peer,
 		ssrc: cfg.SSRC, payloadType: cfg.PayloadType, extTWCC: cfg.ExtTWCC,
 	}
+	if pub.cfg.Source.video() {
+		sub.log = new(sendLog)
+	}
 	if err := peer.subscribe(sub); err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
@@ -73,6 +77,7 @@ func (pub *Publication) Subscribe(peer *Peer, cfg SubscriptionConfig) (*Subscrip
 		pub.removeSubscription(sub)
 		return nil, fmt.Errorf("subscribe: %w", ErrClosed)
 	}
+	pub.RequestKeyframe()
 	return sub, nil
 }
 
@@ -88,8 +93,8 @@ func (sub *Subscription) Close() {
 
 // SubscriptionStats are what is known of a subscription's packets.
 type SubscriptionStats struct {
-	Packets uint64 // sent
-	Octets  uint64 // of payload sent
+	Packets uint64 // sent, each counted once
+	Octets  uint64 // of their payload
 
 	// From the receiver's last report; zero before it.
 	FractionLost float64 // in the interval before it, 0 to 1
@@ -122,9 +127,24 @@ func (sub *Subscription) accepts(number uint64) bool {
 	return number >= sub.first && !sub.closed.Load()
 }
 
-// send writes the packet for the receiver at path. The header before the payload is overwritten
-// for each receiver, so nothing of the sender's gets through and nothing needs restoring.
+// send writes the packet for the receiver at path, for the first time. It returns the length, 0
+// if that failed.
 func (sub *Subscription) send(out *netio.Batch, path netio.Path, p *packet, scratch *rtp.Header) (n int) {
+	var transport uint16
+	if sub.extTWCC != 0 {
+		transport = uint16(sub.peer.twccOut.Add(1))
+	}
+	n = sub.write(out, path, p, transport, scratch)
+	if n > 0 && sub.log != nil {
+		sub.log.add(p, transport, n)
+	}
+	return n
+}
+
+// write writes the packet with that transport-wide number. The header before the payload is
+// overwritten for each receiver, so nothing of the sender's gets through and nothing needs
+// restoring. All that it writes follows from the packet's number and its arguments.
+func (sub *Subscription) write(out *netio.Batch, path netio.Path, p *packet, transport uint16, scratch *rtp.Header) (n int) {
 	var plain []byte
 	if sub.extTWCC == 0 {
 		plain = p.bytes[twccBlock:]
@@ -133,7 +153,7 @@ func (sub *Subscription) send(out *netio.Batch, path netio.Path, p *packet, scra
 		plain = p.bytes
 		plain[0] = 0x90 | p.flags
 		binary.BigEndian.PutUint64(plain[12:], profileOneByte<<48|1<<32|
-			uint64(sub.extTWCC)<<28|1<<24|uint64(uint16(sub.peer.twccOut.Add(1)))<<8)
+			uint64(sub.extTWCC)<<28|1<<24|uint64(transport)<<8)
 	}
 	plain[1] = sub.payloadType | p.marker
 	binary.BigEndian.PutUint16(plain[2:], uint16(p.number))

@@ -29,9 +29,9 @@ type tick struct {
 }
 
 // Tick does what is due by the clock: RTCP reports about once a second to each peer, transport
-// feedback to senders, and the end of voices that have stopped. It is to be called every
-// TickInterval by one goroutine, with a batch of its own, which it flushes. It holds no lock for
-// longer than a packet does.
+// feedback and requests to senders, and the end of voices that have stopped. It is to be called
+// every TickInterval by one goroutine, with a batch of its own, which it flushes. It holds no
+// lock for longer than a packet does.
 func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 	t := &p.ticking
 	since := max(1, now.Sub(p.start))
@@ -42,7 +42,7 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 	p.mu.Unlock()
 	for _, peer := range t.peers {
 		t.feedback(peer, out)
-		t.voices(peer, since)
+		t.publications(peer, out, since)
 		if (t.n+peer.phase)%reportTicks == 0 {
 			t.receiverReport(peer, out, since)
 			t.senderReports(peer, out, since)
@@ -71,8 +71,8 @@ func (t *tick) feedback(peer *Peer, out *netio.Batch) {
 	}
 }
 
-// voices ends the voices that have stopped.
-func (t *tick) voices(peer *Peer, now time.Duration) {
+// publications ends the voices that have stopped, and asks for what is missing of videos.
+func (t *tick) publications(peer *Peer, out *netio.Batch, now time.Duration) {
 	peer.mu.Lock()
 	t.pubs = append(t.pubs[:0], peer.pubs...)
 	peer.mu.Unlock()
@@ -80,6 +80,8 @@ func (t *tick) voices(peer *Peer, now time.Duration) {
 		if pub.voice.Load() {
 			pub.expireVoice(now)
 		}
+		pub.askKeyframe(out, now, &t.counts)
+		t.rtcp = pub.askMissing(out, now, t.rtcp, &t.counts)
 	}
 }
 

@@ -41,7 +41,7 @@ type Codec struct {
 // Stream is one SSRC of an uplink.
 type Stream struct {
 	MID         string
-	RID         string // if the first packet told
+	RID         string // "" while packets have not told
 	SSRC        uint32
 	PayloadType uint8
 	Mime        string
@@ -59,6 +59,8 @@ type stream struct {
 	reception
 	ssrc    uint32
 	section *section
+	rid     string  // "" while packets have not told
+	losses  *losses // nil until the stream feeds a video
 }
 
 // inbound is what a Peer receives with. It is guarded by the peer's mu.
@@ -220,6 +222,9 @@ func (in *inbound) admit(h *header, b []byte, now time.Duration) *stream {
 		return nil
 	}
 	st := &stream{ssrc: h.ssrc, section: s}
+	if len(s.RIDs) == 1 {
+		st.rid = s.RIDs[0]
+	}
 	in.ssrcs[in.n], in.streams[in.n] = h.ssrc, st
 	in.n++
 	return st
@@ -289,10 +294,10 @@ func (in *inbound) admitReport(sender uint32) {
 }
 
 // describe returns what OnStream is told of st.
-func (st *stream) describe(h *header, b []byte) Stream {
+func (st *stream) describe(h *header) Stream {
 	d := Stream{
 		MID:         st.section.MID,
-		RID:         string(h.element(b, st.section.ExtRID)),
+		RID:         st.rid,
 		SSRC:        st.ssrc,
 		PayloadType: h.pt,
 	}

@@ -6,7 +6,7 @@ package rewrite
 
 // restartDistance is how far a number must lie behind the newest one to mean that the source
 // started its numbering afresh. A packet that is merely late is never that late: the replay
-// window of SRTP is 128 packets (RFC 3711 section 3.3.2).
+// window of SRTP is 512 packets (RFC 3711 section 3.3.2).
 const restartDistance = 1 << 10
 
 // Sequence maps the sequence numbers of a source to those that are sent. Numbers pass as they

@@ -117,11 +117,19 @@ func (b *Backend) Await(ctx context.Context, session string, ok func([]rtc.Event
 	}
 }
 
-// Join makes an endpoint that has joined a call but not connected. The test closes it.
+// Join makes an endpoint that has joined a call but not connected. It ends with the test.
 func (b *Backend) Join(t testing.TB, group, call, session string, cfg EndpointConfig) *Endpoint {
 	t.Helper()
+	return b.JoinWith(t, group, wire.Join{
+		CallID: call, UserID: "user-" + session, SessionID: session, DCSignaling: &cfg.ChannelSignalling,
+	}, cfg)
+}
+
+// JoinWith is Join with a join of the caller's.
+func (b *Backend) JoinWith(t testing.TB, group string, j wire.Join, cfg EndpointConfig) *Endpoint {
+	t.Helper()
 	cfg.Send = func(st wire.SignalType, data []byte) {
-		_ = b.Server.Signal(group, session, wire.Signal{SessionID: session, Type: st, Data: data})
+		_ = b.Server.Signal(group, j.SessionID, wire.Signal{SessionID: j.SessionID, Type: st, Data: data})
 	}
 	e, err := NewEndpoint(cfg)
 	if err != nil {
@@ -129,10 +137,9 @@ func (b *Backend) Join(t testing.TB, group, call, session string, cfg EndpointCo
 	}
 	t.Cleanup(e.Close)
 	b.mu.Lock()
-	b.endpoints[group+"/"+session] = e
+	b.endpoints[group+"/"+j.SessionID] = e
 	b.mu.Unlock()
-	join := wire.Join{CallID: call, UserID: "user-" + session, SessionID: session, DCSignaling: &cfg.ChannelSignalling}
-	if err := b.Server.Join(group, join); err != nil {
+	if err := b.Server.Join(group, j); err != nil {
 		t.Fatalf("join: %v", err)
 	}
 	return e

@@ -64,6 +64,7 @@ type Endpoint struct {
 	locks   chan bool   // answers to lock requests
 	answers chan string // answers to our offers
 	voice   *Source
+	videos  map[string]*video // by stream id and codec
 	media   map[string]channel.Media
 	heard   map[string]*Heard
 	changed chan struct{} // closed and replaced when heard, media, offers or faults change
@@ -80,6 +81,7 @@ type Heard struct {
 	Bad      int // payloads that were not what the sender sends
 	Gaps     int // steps in the sequence numbers other than one
 	TrackIDs []string
+	Codec    string
 	last     uint16
 	Numbers  []uint32 // that the sender counted its packets with
 }
@@ -412,6 +414,7 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 		h.Gaps++
 	}
 	h.last = p.SequenceNumber
+	h.Codec = remote.Codec().MimeType
 	h.Packets++
 	n := uint32(0)
 	if len(p.Payload) >= 4 {

@@ -31,6 +31,21 @@ func (e *Endpoint) AddAudio(ctx context.Context, streamID string) (*Source, erro
 	if err != nil {
 		return nil, err
 	}
+	sender, err := e.add(ctx, track)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{track: track, sender: sender}
+	for _, ext := range sender.GetParameters().HeaderExtensions {
+		if ext.URI == engine.ExtAudioLevel {
+			s.levelID = uint8(ext.ID)
+		}
+	}
+	return s, nil
+}
+
+// add adds a track in an exchange of ours.
+func (e *Endpoint) add(ctx context.Context, track webrtc.TrackLocal) (*webrtc.RTPSender, error) {
 	e.negotiate.Lock()
 	sender, err := e.pc.AddTrack(track)
 	e.negotiate.Unlock()
@@ -45,16 +60,7 @@ func (e *Endpoint) AddAudio(ctx context.Context, streamID string) (*Source, erro
 			}
 		}
 	})
-	if err := e.offer(ctx, true); err != nil {
-		return nil, err
-	}
-	s := &Source{track: track, sender: sender}
-	for _, ext := range sender.GetParameters().HeaderExtensions {
-		if ext.URI == engine.ExtAudioLevel {
-			s.levelID = uint8(ext.ID)
-		}
-	}
-	return s, nil
+	return sender, e.offer(ctx, true)
 }
 
 // Remove takes a track away again, under the lock.
