@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -26,6 +27,8 @@ const (
 	goodbyeTimeout = time.Second
 	// maxInbound bounds a message from the server, far above the largest description.
 	maxInbound = 8 << 20
+	// dropLogEvery is the time between two log lines about messages that make no sense.
+	dropLogEvery = 10 * time.Second
 	// steadyAfter is how long a connection lasts that proves that all is well again.
 	steadyAfter = 10 * time.Second
 )
@@ -40,6 +43,15 @@ type Conn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed once all goroutines have ended
 	err    error         // why the Conn ended; read after done
+
+	reconnects, dropped atomic.Uint64
+	dropLogged          time.Time // owned by the read pump
+}
+
+// Stats are counts since Connect.
+type Stats struct {
+	Reconnects uint64 // times the connection was lost and opened again
+	Dropped    uint64 // messages of the server that made no sense
 }
 
 // Connect opens the WebSocket. The first attempt is made once, and its error is returned;
@@ -78,6 +90,11 @@ func (c *Conn) Err() error {
 	default:
 		return nil
 	}
+}
+
+// Stats returns the counts so far, also after the end.
+func (c *Conn) Stats() Stats {
+	return Stats{Reconnects: c.reconnects.Load(), Dropped: c.dropped.Load()}
 }
 
 // Flush waits until everything sent so far has been written to the socket, ctx ends, or the
@@ -135,6 +152,7 @@ func (c *Conn) run(ws *websocket.Conn) {
 			c.err = err
 			return
 		}
+		c.reconnects.Add(1)
 		c.client.log.Info("connection to rtcd is back")
 	}
 }
@@ -291,11 +309,11 @@ func (c *Conn) readPump(ws *websocket.Conn, lost *lostSet) error {
 	}
 }
 
-// event decodes a message from the server. One that makes no sense is logged and is nil.
+// event decodes a message from the server. One that makes no sense is counted and is nil.
 func (c *Conn) event(data []byte, lost *lostSet) Event {
 	m, err := wire.DecodeServer(data)
 	if err != nil {
-		c.client.log.Warn("message from rtcd dropped", "bytes", len(data), "err", err)
+		c.drop("bytes", len(data), "err", err)
 		return nil
 	}
 	ref := Ref{CallID: m.Signal.CallID, UserID: m.Signal.UserID, SessionID: m.Signal.SessionID}
@@ -323,8 +341,18 @@ func (c *Conn) event(data []byte, lost *lostSet) Event {
 			return Voice{Ref: ref}
 		}
 	}
-	c.client.log.Warn("message from rtcd dropped", "type", m.Type, "signal", int(m.Signal.Type))
+	c.drop("type", m.Type, "signal", int(m.Signal.Type))
 	return nil
+}
+
+// drop counts a message that makes no sense. A server that sends many does not fill the log:
+// only one in a while is written, with the count.
+func (c *Conn) drop(about ...any) {
+	n := c.dropped.Add(1)
+	if now := time.Now(); now.Sub(c.dropLogged) >= dropLogEvery {
+		c.dropLogged = now
+		c.client.log.Warn("message from rtcd dropped", append(about, "dropped", n)...)
+	}
 }
 
 // emit hands an event to the consumer and waits for it if it has to. It reports false if the

@@ -108,6 +108,9 @@ func TestReconnect(t *testing.T) {
 	wantLoss(t, conn)
 	third := s.accept()
 	wantEvent(t, conn, Connected{Resumed: true})
+	if got := conn.Stats(); got != (Stats{Reconnects: 2}) {
+		t.Errorf("%+v, want two reconnects", got)
+	}
 	claims := []string{third.next(), third.next()}
 	if got := strings.Join(claims, ", "); got != "reconnect s1, reconnect s4" && got != "reconnect s4, reconnect s1" {
 		t.Errorf("claimed %s", got)
@@ -319,24 +322,23 @@ func TestNonsenseFromServer(t *testing.T) {
 	cfg := s.config()
 	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	conn, srv := connect(t, s, cfg)
-	must(t, srv.ws.WriteMessage(websocket.TextMessage, []byte("hello")))
-	for _, b := range []string{
+	must(t, srv.ws.WriteMessage(websocket.TextMessage, []byte("hello"))) // not for us: not counted
+	nonsense := []string{
 		"", "\xc0", "\xa5hello", "\xa5hello\xc0", "\xa5hello\xdf\xff\xff\xff\xff", "\xa5close\x80", "\xa3rtc\xc0",
 		"\xa3vad\x81\xa4type\x01", "\xa3rtc\x81\xa4type\x07", "\xa5leave\xdd\xff\xff\xff\xff", "\xa1\xff\x80",
-	} {
+	}
+	for _, b := range nonsense {
 		srv.send([]byte(b))
 	}
 	srv.send(wire.AppendClose(nil, "last"))
-	for {
-		ev := within(t, conn.Events(), "event")
-		if ev == (Closed{SessionID: "last"}) {
-			break
-		}
-		if _, lost := ev.(Disconnected); lost {
-			t.Fatalf("nonsense cost the connection: %v", ev)
-		}
+	wantEvent(t, conn, Closed{SessionID: "last"})
+	if got := conn.Stats(); got != (Stats{Dropped: uint64(len(nonsense))}) {
+		t.Errorf("%+v after %d messages of nonsense", got, len(nonsense))
 	}
 	must(t, conn.Close())
+	if n := strings.Count(log.String(), "message from rtcd dropped"); n != 1 {
+		t.Errorf("%d lines in the log, want 1", n)
+	}
 	if strings.Contains(log.String(), testKey) {
 		t.Error("the key is in the log")
 	}

@@ -11,6 +11,18 @@ import (
 // A SignalType is the number of a signalling message.
 type SignalType = wire.SignalType
 
+// What SendSignal can send, and the data each takes.
+const (
+	SignalICE       = wire.SignalICE       // a browser's RTCIceCandidateInit as JSON
+	SignalSDP       = wire.SignalSDP       // {"type":"offer"|"answer","sdp":"..."}
+	SignalMute      = wire.SignalMute      // none
+	SignalUnmute    = wire.SignalUnmute    // none
+	SignalScreenOn  = wire.SignalScreenOn  // {"screenStreamID":"..."}
+	SignalScreenOff = wire.SignalScreenOff // none
+	SignalVideoOn   = wire.SignalVideoOn   // {"videoStreamID":"..."}
+	SignalVideoOff  = wire.SignalVideoOff  // none
+)
+
 // A Join says who joins what. CallID, UserID and SessionID are required.
 type Join struct {
 	CallID    string
