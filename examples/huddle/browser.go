@@ -3,6 +3,7 @@ package main
 import (
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -16,7 +17,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"rtcd/client"
-	"rtcd/service/api/wire"
 )
 
 const (
@@ -85,7 +85,7 @@ func checkName(name string) (string, error) {
 	return name, nil
 }
 
-// serveBrowser serves one browser for as long as it is in its room.
+// serveBrowser serves one browser for as long as its WebSocket lives.
 func (s *server) serveBrowser(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	room := query.Get("room")
@@ -100,25 +100,27 @@ func (s *server) serveBrowser(w http.ResponseWriter, r *http.Request) {
 		return // has been answered
 	}
 	defer func() { _ = ws.Close() }()
-	var p *participant
-	if err == nil {
-		p, err = s.hub.enter(room, name)
+	l := &link{cut: func() { _ = ws.Close() }, done: make(chan struct{})}
+	defer close(l.done)
+	p := s.hub.resume(query.Get("token"), l)
+	if p == nil && err == nil {
+		p, err = s.hub.enter(room, name, l)
 	}
-	if err != nil {
+	if p == nil {
 		_ = ws.SetWriteDeadline(time.Now().Add(writeTimeout))
 		_ = ws.WriteJSON(notice{Type: "refused", Text: err.Error()}) // who cannot hear it is gone anyway
 		return
 	}
-	defer s.hub.leave(p)
 	var writer sync.WaitGroup
 	read := make(chan struct{})
 	writer.Go(func() {
 		write(ws, p, read)
 		_ = ws.Close() // ends the reading, too
 	})
-	s.read(ws, p)
+	lost := s.read(ws, p)
 	close(read)
 	writer.Wait()
+	s.hub.detach(p, l, lost)
 }
 
 // write sends what is queued until the browser is gone or given up.
@@ -152,8 +154,9 @@ func write(ws *websocket.Conn, p *participant, read <-chan struct{}) {
 	}
 }
 
-// read handles what the browser says until it is gone, breaks the rules or floods.
-func (s *server) read(ws *websocket.Conn, p *participant) {
+// read handles what the browser says until it is gone, breaks the rules or floods. It reports
+// whether the browser was lost without a word, and so may come back.
+func (s *server) read(ws *websocket.Conn, p *participant) (lost bool) {
 	alive := func() { _ = ws.SetReadDeadline(time.Now().Add(silence)) } // fails only on a closed socket
 	alive()
 	ws.SetReadLimit(maxBrowserMessage)
@@ -161,13 +164,18 @@ func (s *server) read(ws *websocket.Conn, p *participant) {
 	limit := rate.NewLimiter(messagesPerSecond, messageBurst)
 	for {
 		_, data, err := ws.ReadMessage()
-		if err != nil || !limit.Allow() {
-			return
+		if err != nil {
+			return !errors.Is(err, websocket.ErrReadLimit) && !websocket.IsCloseError(err,
+				websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseNoStatusReceived)
+		}
+		if !limit.Allow() {
+			s.hub.log.Info("browser dropped", "session", p.id, "err", "flood")
+			return false
 		}
 		alive()
 		if err := s.handle(p, data); err != nil {
 			s.hub.log.Info("browser dropped", "session", p.id, "err", err)
-			return
+			return false
 		}
 	}
 }
@@ -181,7 +189,7 @@ func (s *server) handle(p *participant, data []byte) error {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return fmt.Errorf("message of the browser: %w", err)
 	}
-	signals := map[string]client.SignalType{"sdp": wire.SignalSDP, "ice": wire.SignalICE}
+	signals := map[string]client.SignalType{"sdp": client.SignalSDP, "ice": client.SignalICE}
 	switch m.Type {
 	case "sdp", "ice":
 		return s.hub.rtcd.SendSignal(p.id, signals[m.Type], m.Data)

@@ -59,7 +59,7 @@ type demo struct {
 	ended     chan error
 }
 
-var link = regexp.MustCompile(`http://(\S+)/\?room`)
+var linkLine = regexp.MustCompile(`http://(\S+)/\?room`)
 
 func startDemo(t *testing.T, args []string) *demo {
 	t.Helper()
@@ -78,7 +78,7 @@ func startDemo(t *testing.T, args []string) *demo {
 		for {
 			n, err := out.Read(buf)
 			all = append(all, buf[:n]...)
-			if m := link.FindSubmatch(all); m != nil {
+			if m := linkLine.FindSubmatch(all); m != nil {
 				links <- string(m[1])
 				all = nil
 			}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"rtcd/client"
 )
@@ -29,15 +30,19 @@ type rtcd interface {
 	Unmute(sessionID string) error
 }
 
-// A participant is one browser in a room. Fields below mu of the hub are guarded by it.
+// A participant is one browser in a room.
 type participant struct {
-	id   string // also the session id at rtcd
-	nth  int    // in the order of coming
-	room string
-	name string
-	out  chan any      // messages for the browser, as JSON
-	gone chan struct{} // closed by the hub when it gives the browser up
+	id    string // also the session id at rtcd
+	token string // lets its browser come back; nobody else knows it
+	nth   int    // in the order of coming
+	room  string
+	name  string
+	out   chan any      // messages for the browser, as JSON
+	gone  chan struct{} // closed by the hub when it gives the browser up
 
+	// Guarded by the hub's mu.
+	link                     *link       // nil while the browser is away
+	leaving                  *time.Timer // runs while it is away
 	muted, speaking, dropped bool
 }
 
@@ -53,6 +58,8 @@ type person struct {
 type notice struct {
 	Type   string          `json:"type"` // welcome, person, left, voice, sdp, ice, server, ended
 	ID     string          `json:"id,omitempty"`
+	Token  string          `json:"token,omitempty"` // to come back with
+	Back   bool            `json:"back,omitempty"`  // it is the session of before
 	Room   string          `json:"room,omitempty"`
 	Person *person         `json:"person,omitempty"`
 	People []person        `json:"people,omitempty"`
@@ -64,18 +71,23 @@ type notice struct {
 // A hub knows who is in which room and carries messages between browsers and rtcd. It never
 // blocks: a browser that does not keep up is given up.
 type hub struct {
-	rtcd rtcd
-	log  *slog.Logger
+	rtcd  rtcd
+	log   *slog.Logger
+	grace time.Duration // how long a browser that is lost may take to come back
 
 	mu     sync.Mutex
 	rooms  map[string]map[string]*participant // by name and session id
 	all    map[string]*participant            // by session id
-	came   int                                // how many ever entered
+	tokens map[string]*participant
+	came   int // how many ever entered
 	closed bool
 }
 
 func newHub(r rtcd, log *slog.Logger) *hub {
-	return &hub{rtcd: r, log: log, rooms: make(map[string]map[string]*participant), all: make(map[string]*participant)}
+	return &hub{
+		rtcd: r, log: log, grace: defaultGrace, rooms: make(map[string]map[string]*participant),
+		all: make(map[string]*participant), tokens: make(map[string]*participant),
+	}
 }
 
 // A refusal is an error for people: the page shows it.
@@ -90,10 +102,10 @@ const (
 	errClosing  refusal = "This huddle server is shutting down."
 )
 
-// enter puts a browser into a room and starts its session at rtcd. Its errors are for people.
-func (h *hub) enter(room, name string) (*participant, error) {
+// enter puts the browser at l into a room and starts its session at rtcd. Its errors are for people.
+func (h *hub) enter(room, name string, l *link) (*participant, error) {
 	p := &participant{
-		id: newID(), room: room, name: name, muted: true,
+		id: newID(), token: newID(), room: room, name: name, link: l, muted: true,
 		out: make(chan any, queueLength), gone: make(chan struct{}),
 	}
 	h.mu.Lock()
@@ -118,23 +130,23 @@ func (h *hub) enter(room, name string) (*participant, error) {
 	p.nth = h.came
 	self := p.person()
 	h.tellRoom(room, notice{Type: "person", Person: &self})
-	h.rooms[room][p.id], h.all[p.id] = p, p
-	welcome := notice{Type: "welcome", ID: p.id, Room: room}
-	byArrival := func(a, b *participant) int { return a.nth - b.nth }
-	for _, other := range slices.SortedFunc(maps.Values(h.rooms[room]), byArrival) {
-		welcome.People = append(welcome.People, other.person())
-	}
-	h.tell(p, welcome)
+	h.rooms[room][p.id], h.all[p.id], h.tokens[p.token] = p, p, p
+	h.welcome(p, false)
 	return p, nil
 }
 
-// leave takes a browser out of its room and ends its session.
-func (h *hub) leave(p *participant) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.all[p.id] != p {
-		return
+// welcome tells a browser who is there, with the lock held.
+func (h *hub) welcome(p *participant, back bool) {
+	n := notice{Type: "welcome", ID: p.id, Token: p.token, Back: back, Room: p.room}
+	byArrival := func(a, b *participant) int { return a.nth - b.nth }
+	for _, other := range slices.SortedFunc(maps.Values(h.rooms[p.room]), byArrival) {
+		n.People = append(n.People, other.person())
 	}
+	h.tell(p, n)
+}
+
+// leave takes a browser out of its room and ends its session, with the lock held.
+func (h *hub) leave(p *participant) {
 	h.remove(p)
 	if err := h.rtcd.Leave(p.id); err != nil {
 		h.log.Warn("leave", "err", err)
@@ -143,7 +155,9 @@ func (h *hub) leave(p *participant) {
 
 // remove is called with the lock held.
 func (h *hub) remove(p *participant) {
+	p.stay()
 	delete(h.all, p.id)
+	delete(h.tokens, p.token)
 	delete(h.rooms[p.room], p.id)
 	if len(h.rooms[p.room]) == 0 {
 		delete(h.rooms, p.room)
@@ -206,6 +220,7 @@ func (h *hub) close() {
 	defer h.mu.Unlock()
 	h.closed = true
 	for id, p := range h.all {
+		p.stay()
 		if err := h.rtcd.Leave(id); err != nil {
 			h.log.Warn("leave", "err", err)
 		}
@@ -213,6 +228,7 @@ func (h *hub) close() {
 		h.drop(p)
 	}
 	clear(h.all)
+	clear(h.tokens)
 	clear(h.rooms)
 }
 
@@ -238,11 +254,15 @@ func (h *hub) tellAll(n notice) {
 }
 
 // drop gives a browser up: what is queued is still sent, then its connection is closed, which
-// makes it leave.
+// makes it leave. One that is away leaves now.
 func (h *hub) drop(p *participant) {
-	if !p.dropped {
-		p.dropped = true
-		close(p.gone)
+	if p.dropped {
+		return
+	}
+	p.dropped = true
+	close(p.gone)
+	if p.leaving != nil {
+		p.leaving.Reset(0)
 	}
 }
 

@@ -69,9 +69,9 @@ func (r *rig) want(want string) {
 
 // A browser is a test's end of the page's WebSocket.
 type browser struct {
-	t  *testing.T
-	ws *websocket.Conn
-	id string
+	t         *testing.T
+	ws        *websocket.Conn
+	id, token string
 }
 
 func (r *rig) dial(room, name string) *browser {
@@ -93,9 +93,19 @@ func (r *rig) enter(room, name string) (*browser, notice) {
 	if welcome.Type != "welcome" || len(welcome.ID) != 26 {
 		r.t.Fatalf("first message %+v", welcome)
 	}
-	b.id = welcome.ID
+	b.id, b.token = welcome.ID, welcome.Token
 	r.want("join " + room + " " + b.id)
 	return b, welcome
+}
+
+// closeInOrder ends the WebSocket as a browser does whose tab is closed.
+func (b *browser) closeInOrder() {
+	b.t.Helper()
+	bye := websocket.FormatCloseMessage(websocket.CloseGoingAway, "")
+	if err := b.ws.WriteControl(websocket.CloseMessage, bye, time.Now().Add(patience)); err != nil {
+		b.t.Fatal(err)
+	}
+	b.wantGone()
 }
 
 // next returns the next message but news of rtcd.
@@ -175,7 +185,7 @@ func TestTwoInARoom(t *testing.T) {
 		t.Errorf("voice: Bob hears %s", text(n))
 	}
 
-	_ = ann.ws.Close()
+	ann.closeInOrder()
 	r.want("leave " + ann.id)
 	if n := bob.next(); n.Type != "left" || n.ID != ann.id {
 		t.Errorf("leaving: Bob hears %s", text(n))
@@ -241,34 +251,34 @@ func (*quietRTCD) Unmute(string) error                                { return n
 func TestCaps(t *testing.T) {
 	h := newHub(&quietRTCD{}, slog.New(slog.DiscardHandler))
 	for i := range maxInRoom {
-		if _, err := h.enter("full", fmt.Sprint(i)); err != nil {
+		if _, err := h.enter("full", fmt.Sprint(i), &link{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.enter("full", "one more"); err != errRoomFull {
+	if _, err := h.enter("full", "one more", &link{}); err != errRoomFull {
 		t.Errorf("full room: %v", err)
 	}
 	for i := range maxRooms - 1 {
-		if _, err := h.enter(fmt.Sprint("room-", i), "x"); err != nil {
+		if _, err := h.enter(fmt.Sprint("room-", i), "x", &link{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.enter("another", "x"); err != errFull {
+	if _, err := h.enter("another", "x", &link{}); err != errFull {
 		t.Errorf("too many rooms: %v", err)
 	}
 	for len(h.all) < maxParticipants {
-		if _, err := h.enter(fmt.Sprint("room-", len(h.all)%(maxRooms-1)), "x"); err != nil {
+		if _, err := h.enter(fmt.Sprint("room-", len(h.all)%(maxRooms-1)), "x", &link{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.enter("room-1", "x"); err != errFull {
+	if _, err := h.enter("room-1", "x", &link{}); err != errFull {
 		t.Errorf("too many people: %v", err)
 	}
 	h.close()
-	if len(h.all)+len(h.rooms) != 0 || len(h.rtcd.(*quietRTCD).left) != maxParticipants {
+	if len(h.all)+len(h.rooms)+len(h.tokens) != 0 || len(h.rtcd.(*quietRTCD).left) != maxParticipants {
 		t.Error("close left somebody in")
 	}
-	if _, err := h.enter("full", "late"); err != errClosing {
+	if _, err := h.enter("full", "late", &link{}); err != errClosing {
 		t.Errorf("after close: %v", err)
 	}
 }
@@ -276,13 +286,13 @@ func TestCaps(t *testing.T) {
 // A browser that does not read is given up and costs the others nothing.
 func TestSlowBrowser(t *testing.T) {
 	h := newHub(&quietRTCD{}, slog.New(slog.DiscardHandler))
-	slow, _ := h.enter("room", "slow")
+	slow, _ := h.enter("room", "slow", &link{})
 	for range queueLength {
-		p, err := h.enter("room", "x")
+		p, err := h.enter("room", "x", &link{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.leave(p)
+		h.detach(p, p.link, false)
 	}
 	select {
 	case <-slow.gone:

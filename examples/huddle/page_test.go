@@ -51,6 +51,25 @@ func TestPage(t *testing.T) {
 	for within(t, r.rtcd.got, "unmute") != "rtc "+id+" 4 " {
 	}
 
+	// The WebSocket breaks: the call goes on, and so does the session, with what was said meanwhile.
+	r.hub.mu.Lock()
+	r.hub.grace = time.Hour
+	cut := r.hub.all[id].link.cut
+	r.hub.mu.Unlock()
+	p.run(chromedp.Evaluate[chromedp.Void](`window.before = app.call; void 0`))
+	cut()
+	p.run(chromedp.Evaluate[chromedp.Void](`window.huddle.mute()`))
+	for muted := false; !muted; {
+		switch got := within(t, r.rtcd.got, "mute after a loss"); {
+		case strings.HasPrefix(got, "join"), strings.HasPrefix(got, "leave"):
+			t.Fatalf("the session did not go on: %s", got)
+		case got == "rtc "+id+" 3 ":
+			muted = true
+		}
+	}
+	p.until(`s.state === 'connected' && app.call === window.before && s.participants.length === 3`)
+	p.run(chromedp.Evaluate[chromedp.Void](`window.huddle.unmute()`))
+
 	// rtcd ends the session: the page comes back by itself, with a new one.
 	r.rtcd.send(wire.AppendClose(nil, id))
 	for !strings.HasPrefix(within(t, r.rtcd.got, "second join"), "join lobby ") {
@@ -60,6 +79,13 @@ func TestPage(t *testing.T) {
 	for !strings.HasPrefix(within(t, r.rtcd.got, "leave"), "leave ") {
 	}
 	p.until(`s.state === 'idle'`)
+
+	// A page that goes away leaves at once too, not after the hour.
+	p.run(chromedp.Navigate(r.web.URL + "/?room=lobby&name=Ada&autojoin=1"))
+	p.until(`s.state === 'connected'`)
+	p.run(chromedp.Navigate("about:blank"))
+	for !strings.HasPrefix(within(t, r.rtcd.got, "leave of a page that is gone"), "leave ") {
+	}
 }
 
 // TestPagesTalk is the demo as people see it: this huddle and the rtcd binary that HUDDLE_RTCD

@@ -13,6 +13,7 @@ class Call {
     this.send = send;
     this.on = on;
     this.closed = false;
+    this.sends = false; // a track of ours has been negotiated
     this.mediaMap = new Map(); // mid -> {type, sender_id}
     this.early = []; // candidates that came before the first description
     this.work = Promise.resolve(); // the end of the queue of descriptions
@@ -71,7 +72,10 @@ class Call {
         this.answered = null;
         this.tell(DC.unlock);
       }
-      if (done) return this.on.published();
+      if (done) {
+        this.sends = true;
+        return this.on.published();
+      }
       if (!this.closed && this.pc.signalingState === 'have-local-offer') {
         await this.pc.setLocalDescription({ type: 'rollback' });
       }

@@ -10,6 +10,8 @@ const states = {
 const app = {
   state: 'idle', ws: null, call: null, mic: null, muted: false, id: '',
   people: new Map(), rtt: null, micText: '', attempts: 0, retry: 0, connectTimer: 0, name: '', room: '',
+  token: '', // to go on with the session after a loss of the WebSocket
+  held: [], // signalling that waits for the WebSocket to come back
 };
 
 function setState(state) {
@@ -67,20 +69,35 @@ async function join() {
   connect();
 }
 
-// connect opens the WebSocket and, over it, a call.
+// connect opens the WebSocket and, over it, a call; or goes on with the call there is.
 function connect() {
   const url = new URL('ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.search = new URLSearchParams({ room: app.room, name: app.name });
+  url.search = new URLSearchParams({ room: app.room, name: app.name, token: app.token });
   const ws = new WebSocket(url);
   app.ws = ws;
   ws.onmessage = (e) => { if (ws === app.ws) received(JSON.parse(e.data)); };
-  ws.onclose = () => { if (ws === app.ws) lost(); };
+  ws.onclose = () => { if (ws === app.ws) (mayResume() ? interrupted : lost)(); };
+  clearTimeout(app.connectTimer);
   app.connectTimer = setTimeout(lost, 15000);
 }
 
+function mayResume() {
+  return app.token && app.call && app.call.pc.connectionState === 'connected';
+}
+
 function send(message) {
-  if (app.ws && app.ws.readyState === WebSocket.OPEN) app.ws.send(JSON.stringify(message));
+  if (app.ws && app.ws.readyState === WebSocket.OPEN && !app.held.length) app.ws.send(JSON.stringify(message));
+  else if (app.call && app.held.length < 100) app.held.push(message);
+}
+
+// resumed sends what waited, and says whether we are muted: it may have changed meanwhile.
+function resumed() {
+  clearTimeout(app.connectTimer);
+  app.attempts = 0;
+  for (const message of app.held.splice(0)) send(message);
+  if (app.call.sends) send({ type: app.muted ? 'mute' : 'unmute' });
+  if (app.call.pc.connectionState === 'connected') setState('connected');
 }
 
 function startCall() {
@@ -88,6 +105,7 @@ function startCall() {
     state(state) {
       if (call !== app.call) return;
       if (state === 'connected') {
+        if (!app.ws || app.ws.readyState !== WebSocket.OPEN) return; // resumed() sees it
         clearTimeout(app.connectTimer);
         app.attempts = 0;
         say(app.micText);
@@ -129,10 +147,13 @@ function play(mid, track) {
 function received(m) {
   switch (m.type) {
     case 'welcome':
+      if (!m.back) endCall();
       app.id = m.id;
+      app.token = m.token;
       app.people = new Map(m.people.map((p) => [p.id, p]));
       showPeople();
-      startCall();
+      if (m.back && app.call) resumed();
+      else startCall();
       break;
     case 'person':
       app.people.set(m.person.id, m.person);
@@ -159,23 +180,40 @@ function received(m) {
       say(m.text);
       break;
     case 'ended':
+      app.token = '';
       say(m.text);
       break;
   }
 }
 
-// drop gives up the connection and the call, but not the wish to be in the room.
-function drop() {
-  clearTimeout(app.connectTimer);
-  const { ws, call } = app;
-  app.ws = app.call = null;
+function endCall() {
+  const { call } = app;
+  app.call = null;
   if (call) call.close();
-  if (ws) ws.close();
+  app.held = [];
   $('audio').replaceChildren();
   app.people.clear();
   app.rtt = null;
   $('rtt').textContent = '–';
   showPeople();
+}
+
+// drop gives up the connection and the call, but not the wish to be in the room. A WebSocket that
+// is closed in order tells huddle that this session is over.
+function drop() {
+  clearTimeout(app.connectTimer);
+  const { ws } = app;
+  app.ws = null;
+  app.token = '';
+  endCall();
+  if (ws) ws.close();
+}
+
+// interrupted opens the WebSocket again while the call, which does not need it, goes on.
+function interrupted() {
+  app.ws = null;
+  setState('reconnecting');
+  retry();
 }
 
 // lost joins again, after a delay that grows.
@@ -187,6 +225,11 @@ function lost() {
     say(welcomed ? 'Your browser does not get through to the media server. A firewall may block its port.'
       : 'The huddle server cannot be reached. Is it still running?');
   }
+  retry();
+}
+
+function retry() {
+  clearTimeout(app.connectTimer);
   const delay = Math.min(500 * 2 ** app.attempts++, 10000) * (0.5 + Math.random() / 2);
   clearTimeout(app.retry);
   app.retry = setTimeout(connect, delay);
