@@ -160,7 +160,7 @@ func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error 
 	s.onClose(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 		defer cancel()
-		return s.ws.Close(ctx)
+		return s.cutOff("websockets", s.ws.Close(ctx))
 	})
 	s.onClose(s.calls.Close)
 	for _, a := range cfg.UDPAddrs {
@@ -206,7 +206,7 @@ func (s *Server) openAPI(ctx context.Context, opts Options) error {
 	if s.public, err = api.Listen(ctx, cfg, handler, s.metrics, s.log); err != nil {
 		return err
 	}
-	s.onClose(shutdown(s.public))
+	s.onClose(s.shutdown(s.public))
 	s.log.Info("api listening", "address", s.public.Addr().String(), "tls", cfg.CertFile != "")
 	return s.openAdmin(ctx, opts.AdminOptional)
 }
@@ -227,17 +227,27 @@ func (s *Server) openAdmin(ctx context.Context, optional bool) error {
 		return fmt.Errorf("api.admin.listen_address %s: %w", addr, err)
 	}
 	s.admin = admin
-	s.onClose(shutdown(admin))
+	s.onClose(s.shutdown(admin))
 	s.log.Info("admin listening", "address", admin.Addr().String())
 	return nil
 }
 
-func shutdown(srv *api.Server) func() error {
+func (s *Server) shutdown(srv *api.Server) func() error {
 	return func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 		defer cancel()
-		return srv.Shutdown(ctx)
+		return s.cutOff(srv.Addr().String(), srv.Shutdown(ctx))
 	}
+}
+
+// cutOff takes a stop that ran out of time for what it is: some peer did not take or finish what it
+// had begun, and was cut off. That is no fault of this server.
+func (s *Server) cutOff(what string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.log.Warn("peers that were too slow to stop were cut off", "listener", what, "after", stopTime)
+		return nil
+	}
+	return err
 }
 
 // Addr is the address of the API.
@@ -265,7 +275,8 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		err = s.drain(failed)
 	}
-	err = errors.Join(err, s.close())
+	// Calls end first: backends hear of it at once, however long a request in flight takes.
+	err = errors.Join(err, s.calls.Close(), s.close())
 	for ; running > 0; running-- {
 		<-failed
 	}
