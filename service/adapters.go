@@ -3,7 +3,7 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -16,14 +16,17 @@ import (
 )
 
 // keyStore shows the store to package auth.
-type keyStore struct{ *store.Store }
+type keyStore struct {
+	*store.Store
+	log *slog.Logger
+}
 
 func (k keyStore) Hash(_ context.Context, id string) ([]byte, bool, error) {
 	c, err := k.Get(id)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, false, nil
 	}
-	return c.Hash, err == nil, fault(err)
+	return c.Hash, err == nil, k.fault(err)
 }
 
 func (k keyStore) Add(ctx context.Context, id string, hash []byte) (bool, error) {
@@ -31,7 +34,7 @@ func (k keyStore) Add(ctx context.Context, id string, hash []byte) (bool, error)
 	if errors.Is(err, store.ErrConflict) {
 		return false, nil
 	}
-	return err == nil, fault(err)
+	return err == nil, k.fault(err)
 }
 
 func (k keyStore) Replace(ctx context.Context, id string, old, hash []byte) (bool, error) {
@@ -39,7 +42,7 @@ func (k keyStore) Replace(ctx context.Context, id string, old, hash []byte) (boo
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
 		return false, nil
 	}
-	return err == nil, fault(err)
+	return err == nil, k.fault(err)
 }
 
 func (k keyStore) Remove(ctx context.Context, id string) (bool, error) {
@@ -47,18 +50,20 @@ func (k keyStore) Remove(ctx context.Context, id string) (bool, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}
-	return err == nil, fault(err)
+	return err == nil, k.fault(err)
 }
 
-// fault says what an error of the store is to package auth.
-func fault(err error) error {
+// fault says what an error of the store is to package auth. What went wrong is for the log: the
+// peer, who may be anybody, is not told of paths and disks.
+func (k keyStore) fault(err error) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, store.ErrFull):
 		return auth.ErrFull
 	default:
-		return fmt.Errorf("%w: %w", auth.ErrUnavailable, err)
+		k.log.Error("data store cannot do it", "err", err)
+		return auth.ErrUnavailable
 	}
 }
 

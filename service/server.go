@@ -119,7 +119,7 @@ func (s *Server) openAuth() error {
 	if sec.EnableAdmin {
 		cfg.AdminKey = sec.AdminSecretKey.Reveal()
 	}
-	a, err := auth.New(cfg, keyStore{s.store}, s.log)
+	a, err := auth.New(cfg, keyStore{s.store, s.log}, s.log)
 	if err != nil {
 		return fmt.Errorf("set up authentication: %w", err)
 	}

@@ -365,3 +365,35 @@ func TestConfiguredSecretsStaySecret(t *testing.T) {
 		}
 	}
 }
+
+// F4: while the disk is full, registrations are refused for now, and nobody outside is told of
+// paths or sizes. Who is registered comes in.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	c := start(t, dir)
+	c.connect(t, "c1")
+	c.signal(t, syscall.SIGTERM)
+	if status := c.exit(t, 10*time.Second); status != 0 {
+		t.Fatalf("status %d", status)
+	}
+	c = start(t, dir, "RTCD_STORE_MINFREEMIB=1000000") // more than this disk has
+	resp, err := http.Post(c.url()+"/register", "application/json",
+		strings.NewReader(fmt.Sprintf(`{"clientID":"c2","authKey":%q}`, key)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body bytes.Buffer
+	_, _ = body.ReadFrom(resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode == http.StatusCreated {
+		t.Skip("this disk has a terabyte to spare")
+	}
+	const want = `{"code":"503","error":"registration failed: store unavailable"}` + "\n"
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || body.String() != want {
+		t.Errorf("register: %s, Retry-After %q, %s", resp.Status, resp.Header.Get("Retry-After"), body.String())
+	}
+	if !strings.Contains(c.out.String(), "no space") {
+		t.Errorf("the log does not say why:\n%s", c.out)
+	}
+	logsIn(t, c, "c1", key, true)
+}
