@@ -102,7 +102,7 @@ func newPublication(peer *Peer, mid string, cfg PublicationConfig) *Publication 
 // the sequence numbers. Muting turns the voice off; muted packets are still listened to.
 func (pub *Publication) SetMuted(muted bool) {
 	pub.peer.mu.Lock()
-	if muted && !pub.muted {
+	if muted {
 		pub.resetVoice()
 	}
 	pub.muted = muted
