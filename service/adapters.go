@@ -11,6 +11,7 @@ import (
 	"rtcd/service/api/wire"
 	"rtcd/service/api/ws"
 	"rtcd/service/auth"
+	"rtcd/service/metrics"
 	"rtcd/service/rtc"
 	"rtcd/service/store"
 )
@@ -67,29 +68,33 @@ func (k keyStore) fault(err error) error {
 	}
 }
 
-// authenticator shows package auth to the API: the same errors, in the form the API asks for.
-type authenticator struct{ *auth.Service }
+// authenticator shows package auth to the API: the same errors, in the form the API asks for. It
+// counts the limits that were hit.
+type authenticator struct {
+	*auth.Service
+	metrics *metrics.Metrics
+}
 
 func (a authenticator) Authenticate(ctx context.Context, header string, from netip.Addr) (api.Principal, error) {
 	p, err := a.Service.Authenticate(ctx, header, from)
 	if err != nil {
-		return api.Principal{}, refusal(err)
+		return api.Principal{}, a.refusal(err)
 	}
 	hold := func() func() { return a.Hold(p) }
 	return api.Principal{ClientID: p.ClientID, Admin: p.Admin, Hold: hold}, nil
 }
 
 func (a authenticator) Register(ctx context.Context, id, key string) error {
-	return refusal(a.Service.Register(ctx, id, key))
+	return a.refusal(a.Service.Register(ctx, id, key))
 }
 
 func (a authenticator) Login(ctx context.Context, id, key string, from netip.Addr) (string, error) {
 	token, err := a.Service.Login(ctx, id, key, from)
-	return token, refusal(err)
+	return token, a.refusal(err)
 }
 
 func (a authenticator) Unregister(ctx context.Context, id string) error {
-	return refusal(a.Service.Unregister(ctx, id))
+	return a.refusal(a.Service.Unregister(ctx, id))
 }
 
 // busy is an error after which it is worth trying again.
@@ -108,10 +113,11 @@ func (unavailable) Unavailable() bool { return true }
 func (u unavailable) Unwrap() error   { return u.error }
 
 // refusal gives an error of package auth the methods that the API looks for.
-func refusal(err error) error {
+func (a authenticator) refusal(err error) error {
 	var limit *auth.LimitError
 	switch {
 	case errors.As(err, &limit):
+		a.metrics.LimitHit(metrics.Limit(limit.Limit))
 		return busy{err, limit.RetryAfter}
 	case errors.Is(err, auth.ErrUnavailable), errors.Is(err, auth.ErrFull):
 		return unavailable{err}

@@ -182,7 +182,7 @@ func (s *Server) openAPI(ctx context.Context, opts Options) error {
 		Production:            s.cfg.Mode == config.ModeProduction,
 		Build:                 opts.Build,
 	}, api.Deps{
-		Auth:         authenticator{s.auth},
+		Auth:         authenticator{s.auth, s.metrics},
 		Calls:        sessions{s.calls},
 		WebSockets:   s.ws,
 		Load:         s.load,

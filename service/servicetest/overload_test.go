@@ -124,6 +124,9 @@ func TestLoginFlood(t *testing.T) {
 			t.Errorf("a known backend at %s waits %v", from, worst)
 		}
 	}
+	if _, text := known.Do(t, http.MethodGet, "/metrics", "", ""); !strings.Contains(text, `rtcd_limit_hits_total{limit="failed_logins"}`) {
+		t.Error("refused logins were not counted")
+	}
 	if right.Load() > 0 {
 		t.Errorf("%d wrong keys were taken", right.Load())
 	}
