@@ -149,7 +149,10 @@ func TestWebSocketDropsAndResumes(t *testing.T) {
 			for _, e := range r.Events() {
 				if c, ok := e.(client.Closed); ok {
 					closed++
-					if c.Lost || c.SessionID != "s3" {
+					// The client also asks which sessions are left when it is back, and may learn of the
+					// end that way before the parked message comes; it says so only once. That the
+					// message itself comes once is shown byte for byte in servicetest.
+					if c.SessionID != "s3" {
 						t.Errorf("event %+v", c)
 					}
 				}
