@@ -151,6 +151,9 @@ func (s *session) acceptOffer(a negotiate.Action) []negotiate.Action {
 	if first {
 		s.answered = time.Now()
 	}
+	// Before the answer is out: with it the endpoint begins to send, and packets of a section that
+	// the data plane does not know yet could pass for those of another.
+	s.applySections()
 	if err := s.sendDescription(wire.Description{Type: "answer", SDP: answer}, a.Route); err != nil {
 		s.log.Error("send answer", "err", err)
 	}
@@ -158,7 +161,6 @@ func (s *session) acceptOffer(a negotiate.Action) []negotiate.Action {
 		s.addCandidate(c)
 	}
 	s.early = nil
-	s.applySections()
 	return s.machine.OfferAccepted(time.Now())
 }
 
