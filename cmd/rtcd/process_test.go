@@ -81,14 +81,44 @@ type child struct {
 
 // output collects what a child prints.
 type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	changed chan struct{} // closed at the next write; nil if nobody waits
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.changed != nil {
+		close(o.changed)
+		o.changed = nil
+	}
 	return o.b.Write(p)
+}
+
+// await waits until text was printed. What a running child wrote before it answered a request may
+// still be on its way through the pipe when the answer is here.
+func (o *output) await(t *testing.T, text string) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		o.mu.Lock()
+		if bytes.Contains(o.b.Bytes(), []byte(text)) {
+			o.mu.Unlock()
+			return
+		}
+		if o.changed == nil {
+			o.changed = make(chan struct{})
+		}
+		changed := o.changed
+		o.mu.Unlock()
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Errorf("%q was not printed:\n%s", text, o)
+			return
+		}
+	}
 }
 
 func (o *output) String() string {

@@ -204,9 +204,8 @@ func TestDefaultAdminAddressTaken(t *testing.T) {
 	}()
 	t.Cleanup(func() { _ = c.cmd.Process.Kill(); <-c.exited })
 	c.awaitReady(t)
-	if !strings.Contains(c.out.String(), "no admin listener") || !strings.Contains(c.out.String(), "127.0.0.1:8046") {
-		t.Errorf("no warning:\n%s", c.out)
-	}
+	c.out.await(t, "no admin listener")
+	c.out.await(t, "127.0.0.1:8046")
 	c.signal(t, syscall.SIGTERM)
 	if status := c.exit(t, 10*time.Second); status != 0 {
 		t.Errorf("status %d", status)
@@ -392,8 +391,6 @@ func TestFullDisk(t *testing.T) {
 	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || body.String() != want {
 		t.Errorf("register: %s, Retry-After %q, %s", resp.Status, resp.Header.Get("Retry-After"), body.String())
 	}
-	if !strings.Contains(c.out.String(), "no space") {
-		t.Errorf("the log does not say why:\n%s", c.out)
-	}
+	c.out.await(t, "no space")
 	logsIn(t, c, "c1", key, true)
 }
