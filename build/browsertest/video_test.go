@@ -98,7 +98,19 @@ func sees(t *testing.T, tab context.Context, what, kind, sender string) {
 // tiles waits until the page shows as many pictures of others in a place.
 func tiles(t *testing.T, tab context.Context, place string, want int) {
 	t.Helper()
-	count := `document.querySelectorAll('` + place + ` .picture:not([data-mid=mine]) video').length`
+	counts(t, tab, place, `document.querySelectorAll('`+place+` .picture:not([data-mid=mine]) video').length`, want)
+}
+
+// captions waits until as many pictures have their numbers under them.
+func captions(t *testing.T, tab context.Context, want int) {
+	t.Helper()
+	counts(t, tab, "captions", `[...document.querySelectorAll('.numbers')].filter((e) =>
+		/^(VP8|AV1) · [1-9]\d*×[1-9]\d* · [1-9]\d* kbit\/s · [\d.]+ % lost$/.test(e.textContent)).length`, want)
+}
+
+// counts waits until a count in the page is as wanted.
+func counts(t *testing.T, tab context.Context, what, count string, want int) {
+	t.Helper()
 	var got int
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		var err error
@@ -110,11 +122,11 @@ func tiles(t *testing.T, tab context.Context, place string, want int) {
 		}
 		select {
 		case <-tab.Done():
-			t.Fatalf("%s: the browser is gone", place)
+			t.Fatalf("%s: the browser is gone", what)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	t.Fatalf("%d pictures in %s, want %d", got, place, want)
+	t.Fatalf("%s: %d, want %d", what, got, want)
 }
 
 // Bert sees Anna's camera, sees it again after she turned it off and on, and her screen for as long
@@ -146,8 +158,14 @@ func TestBrowsersSeeEachOther(t *testing.T) {
 		t.Errorf("turning the camera on again negotiated: %d changes of state, %v", n, err)
 	}
 
-	for range 2 { // a second share is another section
-		do(t, anna, `huddle.screen(true, `+canvas+`)`)
+	// What the browser captures, then a stand-in. A second share is another section.
+	for _, start := range []chromedp.Action[chromedp.Void]{
+		chromedp.Click("#share"),
+		chromedp.Evaluate[chromedp.Void](`void huddle.screen(true, ` + canvas + `)`),
+	} {
+		if err := chromedp.Do(anna, start); err != nil {
+			t.Fatalf("share: %v", err)
+		}
 		sees(t, bert, "Bert sees Anna's screen", "screen", idAnna)
 		tiles(t, bert, "#stage", 1)
 		if s := look(t, bert); s.Sharer != idAnna {
@@ -156,12 +174,23 @@ func TestBrowsersSeeEachOther(t *testing.T) {
 		if off, err := chromedp.Run(bert, chromedp.Evaluate[bool](`$('share').disabled && $('share').textContent.includes('Anna')`)); err != nil || !off {
 			t.Errorf("Bert's button lets him share over Anna: %v", err)
 		}
+		captions(t, bert, 2)
 		picture(t, bert, "receiver")
 		picture(t, anna, "sharer")
 		do(t, anna, `huddle.screen(false)`)
 		until(t, bert, "the screen is gone", func(s stats) bool { return s.decoded("screen", idAnna) < 0 && s.Sharer == "" })
 		tiles(t, bert, "#stage", 0)
 	}
+
+	// Anna's call breaks. She comes back with another session and the same camera.
+	do(t, anna, `lost()`)
+	s = until(t, bert, "Anna is back", func(s stats) bool {
+		return s.id("Anna") != "" && s.id("Anna") != idAnna && len(s.Participants) == 2
+	})
+	idAnna = s.id("Anna")
+	sees(t, bert, "Bert sees Anna who is back", "video", idAnna)
+	tiles(t, bert, "#people", 1)
+	hears(t, anna, "Anna")
 
 	do(t, bert, `huddle.camera(true)`)
 	do(t, bert, `huddle.screen(true, `+canvas+`)`)

@@ -142,7 +142,7 @@ function showButtons() {
   const other = app.sharer && app.sharer !== app.id ? app.people.get(app.sharer) : null;
   const text = mine.screen ? 'Stop sharing' : other ? other.name + ' is sharing' : 'Share screen';
   button('share', text, ready && !mine.busy.screen && !other);
-  $('share').title = other ? 'One screen can be shared at a time' : '';
+  $('share').title = other ? text + '. One screen can be shared at a time.' : '';
   $('share').hidden = !navigator.mediaDevices || !navigator.mediaDevices.getDisplayMedia;
 }
 
