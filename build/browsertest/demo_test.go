@@ -179,7 +179,19 @@ type stats struct {
 		Energy  float64 `json:"totalAudioEnergy"`
 		Samples float64 `json:"totalSamplesReceived"`
 	} `json:"inbound"`
+	Video []struct {
+		MID     string `json:"mid"`
+		Type    string `json:"type"`
+		Sender  string `json:"sender"`
+		Decoded int    `json:"framesDecoded"`
+		Width   int    `json:"width"`
+		Height  int    `json:"height"`
+		Codec   string `json:"codec"`
+	} `json:"video"`
+	Sharer       string `json:"sharer"`
 	Participants []struct {
+		ID       string `json:"id"`
+		Camera   bool   `json:"camera"`
 		Name     string `json:"name"`
 		Speaking bool   `json:"speaking"`
 		Muted    bool   `json:"muted"`

@@ -195,6 +195,8 @@ func (s *server) handle(p *participant, data []byte) error {
 		return s.hub.rtcd.SendSignal(p.id, signals[m.Type], m.Data)
 	case "mute", "unmute":
 		return s.hub.setMuted(p, m.Type == "mute")
+	case "video-on", "video-off", "screen-on", "screen-off":
+		return s.handleVideo(p, m.Type, m.Data)
 	}
 	return fmt.Errorf("message of the browser: type %.20q", m.Type)
 }

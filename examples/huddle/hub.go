@@ -44,6 +44,7 @@ type participant struct {
 	link                     *link       // nil while the browser is away
 	leaving                  *time.Timer // runs while it is away
 	muted, speaking, dropped bool
+	camera                   bool // it is on
 }
 
 // A person is what others are told about a participant.
@@ -52,17 +53,19 @@ type person struct {
 	Name     string `json:"name"`
 	Muted    bool   `json:"muted"`
 	Speaking bool   `json:"speaking"`
+	Camera   bool   `json:"camera"`
 }
 
 // A notice is a message to a browser; which fields are set depends on its type.
 type notice struct {
-	Type   string          `json:"type"` // welcome, person, left, voice, sdp, ice, server, ended
+	Type   string          `json:"type"` // welcome, person, left, voice, screen, sdp, ice, server, ended
 	ID     string          `json:"id,omitempty"`
 	Token  string          `json:"token,omitempty"` // to come back with
 	Back   bool            `json:"back,omitempty"`  // it is the session of before
 	Room   string          `json:"room,omitempty"`
 	Person *person         `json:"person,omitempty"`
 	People []person        `json:"people,omitempty"`
+	Sharer string          `json:"sharer,omitempty"` // whose screen is shared
 	On     bool            `json:"on"`
 	Text   string          `json:"text,omitempty"`
 	Data   json.RawMessage `json:"data,omitempty"`
@@ -75,18 +78,20 @@ type hub struct {
 	log   *slog.Logger
 	grace time.Duration // how long a browser that is lost may take to come back
 
-	mu     sync.Mutex
-	rooms  map[string]map[string]*participant // by name and session id
-	all    map[string]*participant            // by session id
-	tokens map[string]*participant
-	came   int // how many ever entered
-	closed bool
+	mu      sync.Mutex
+	rooms   map[string]map[string]*participant // by name and session id
+	all     map[string]*participant            // by session id
+	tokens  map[string]*participant
+	sharers map[string]*participant // by room, of those where a screen is shared
+	came    int                     // how many ever entered
+	closed  bool
 }
 
 func newHub(r rtcd, log *slog.Logger) *hub {
 	return &hub{
 		rtcd: r, log: log, grace: defaultGrace, rooms: make(map[string]map[string]*participant),
 		all: make(map[string]*participant), tokens: make(map[string]*participant),
+		sharers: make(map[string]*participant),
 	}
 }
 
@@ -137,7 +142,7 @@ func (h *hub) enter(room, name string, l *link) (*participant, error) {
 
 // welcome tells a browser who is there, with the lock held.
 func (h *hub) welcome(p *participant, back bool) {
-	n := notice{Type: "welcome", ID: p.id, Token: p.token, Back: back, Room: p.room}
+	n := notice{Type: "welcome", ID: p.id, Token: p.token, Back: back, Room: p.room, Sharer: h.sharer(p.room)}
 	byArrival := func(a, b *participant) int { return a.nth - b.nth }
 	for _, other := range slices.SortedFunc(maps.Values(h.rooms[p.room]), byArrival) {
 		n.People = append(n.People, other.person())
@@ -159,6 +164,7 @@ func (h *hub) remove(p *participant) {
 	delete(h.all, p.id)
 	delete(h.tokens, p.token)
 	delete(h.rooms[p.room], p.id)
+	h.stopSharing(p)
 	if len(h.rooms[p.room]) == 0 {
 		delete(h.rooms, p.room)
 	}
@@ -229,6 +235,7 @@ func (h *hub) close() {
 	}
 	clear(h.all)
 	clear(h.tokens)
+	clear(h.sharers)
 	clear(h.rooms)
 }
 
@@ -267,7 +274,7 @@ func (h *hub) drop(p *participant) {
 }
 
 func (p *participant) person() person {
-	return person{ID: p.id, Name: p.name, Muted: p.muted, Speaking: p.speaking}
+	return person{ID: p.id, Name: p.name, Muted: p.muted, Speaking: p.speaking, Camera: p.camera}
 }
 
 // newID returns 26 random characters of a-z0-9: 130 bits.

@@ -220,6 +220,10 @@ func TestRulesOfTheWebSocket(t *testing.T) {
 		"not json":  func(b *browser) { b.send("hello") },
 		"null":      func(b *browser) { b.send("null") },
 		"type":      func(b *browser) { b.send(`{"type":"join"}`) },
+		"no stream": func(b *browser) { b.send(`{"type":"video-on"}`) },
+		"stream":    func(b *browser) { b.send(`{"type":"screen-on","data":{"stream":"a\"b"}}`) },
+		"stream id": func(b *browser) { b.send(`{"type":"video-on","data":{"stream":"` + strings.Repeat("x", 65) + `"}}`) },
+		"stream no": func(b *browser) { b.send(`{"type":"screen-on","data":{"stream":7}}`) },
 		"too large": func(b *browser) { b.send(`{"type":"sdp","data":"` + strings.Repeat("x", maxBrowserMessage) + `"}`) },
 		"deep":      func(b *browser) { b.send(strings.Repeat("[", 100_000)) },
 		"flood": func(b *browser) {
@@ -303,7 +307,7 @@ func TestSlowBrowser(t *testing.T) {
 
 func TestPageIsServed(t *testing.T) {
 	r := newRig(t, false)
-	for path, want := range map[string]int{"/": 200, "/huddle.js": 200, "/call.js": 200, "/msgpack.js": 200, "/huddle.css": 200, "/../main.go": 404, "/x": 404} {
+	for path, want := range map[string]int{"/": 200, "/huddle.js": 200, "/video.js": 200, "/call.js": 200, "/msgpack.js": 200, "/huddle.css": 200, "/../main.go": 404, "/x": 404} {
 		resp, err := r.web.Client().Get(r.web.URL + path)
 		if err != nil {
 			t.Fatal(err)

@@ -8,13 +8,18 @@ const answerTimeout = 10000;
 
 class Call {
   // send(message) takes signalling to rtcd. on has the callbacks state(text), rtt(ms),
-  // track(mid, track) and published().
+  // track(mid, track), published() and pictures(), which tells that inbound videos came or went.
   constructor(send, on) {
     this.send = send;
     this.on = on;
     this.closed = false;
     this.sends = false; // a track of ours has been negotiated
     this.mediaMap = new Map(); // mid -> {type, sender_id}
+    this.tracks = new Map(); // mid -> track of a video; a section keeps its track
+    this.camera = null; // the transceiver of our camera, once there was one
+    this.screen = null; // the sender of our screen
+    this.turn = Promise.resolve(); // the end of the queue of negotiations
+    this.ended = new Promise((resolve) => { this.end = resolve; });
     this.early = []; // candidates that came before the first description
     this.work = Promise.resolve(); // the end of the queue of descriptions
     this.answered = null; // resolves what waits for the answer to our offer
@@ -24,7 +29,11 @@ class Call {
       if (e.candidate && e.candidate.candidate) this.send({ type: 'ice', data: e.candidate.toJSON() });
     };
     this.pc.onconnectionstatechange = () => this.on.state(this.pc.connectionState);
-    this.pc.ontrack = (e) => this.on.track(e.transceiver.mid, e.track);
+    this.pc.ontrack = (e) => {
+      if (e.track.kind !== 'video') return this.on.track(e.transceiver.mid, e.track);
+      this.tracks.set(e.transceiver.mid, e.track);
+      this.on.pictures();
+    };
     this.dc = this.pc.createDataChannel('calls-dc');
     this.dc.binaryType = 'arraybuffer';
     this.dc.onmessage = (e) => this.received(e.data);
@@ -43,6 +52,7 @@ class Call {
 
   close() {
     this.closed = true;
+    this.end();
     clearInterval(this.pinger);
     this.pc.onconnectionstatechange = this.dc.onclose = null;
     this.dc.close();
@@ -51,11 +61,46 @@ class Call {
     if (this.granted) this.granted(false);
   }
 
-  // publish sends a track. It holds the lock while it negotiates, so that rtcd does not offer
-  // meanwhile, and tries again until it works or the call ends.
+  // publish sends a voice.
   async publish(track, stream) {
-    await this.opened();
-    this.pc.addTrack(track, stream);
+    if (!(await this.negotiate(() => this.pc.addTrack(track, stream)))) return;
+    this.sends = true;
+    this.on.published();
+  }
+
+  // setCamera sends a track as the camera, or nothing. Only the first one is negotiated.
+  async setCamera(track, stream) {
+    if (this.camera) return this.camera.sender.replaceTrack(track);
+    if (!track) return;
+    await this.negotiate(() => {
+      this.camera = this.pc.addTransceiver(track, {
+        direction: 'sendrecv', streams: [stream], sendEncodings: [{ maxBitrate: 1e6, maxFramerate: 30 }],
+      });
+    });
+  }
+
+  // setScreen sends a track as the screen, which has been announced, or ends that.
+  async setScreen(track, stream) {
+    await this.negotiate(() => {
+      if (this.screen) this.pc.removeTrack(this.screen);
+      this.screen = track ? this.pc.addTrack(track, stream) : null;
+    });
+  }
+
+  // negotiate makes a change and offers it, one change after the other. It reports whether that
+  // came to be before the call ended.
+  negotiate(change) {
+    const done = this.turn.then(() => this.offer(change));
+    this.turn = done.catch(() => {});
+    return done;
+  }
+
+  // offer holds the lock while it negotiates, so that rtcd does not offer meanwhile, and tries
+  // again until it works or the call ends.
+  async offer(change) {
+    await Promise.race([this.opened(), this.ended]);
+    if (this.closed) return false;
+    change();
     while (!this.closed) {
       if (!(await this.lock())) continue;
       let done = false;
@@ -72,14 +117,12 @@ class Call {
         this.answered = null;
         this.tell(DC.unlock);
       }
-      if (done) {
-        this.sends = true;
-        return this.on.published();
-      }
+      if (done) return true;
       if (!this.closed && this.pc.signalingState === 'have-local-offer') {
         await this.pc.setLocalDescription({ type: 'rollback' });
       }
     }
+    return false;
   }
 
   opened() {
@@ -156,6 +199,7 @@ class Call {
       this.granted(payload === true);
     } else if (type === DC.mediaMap && payload instanceof Map) {
       this.mediaMap = payload;
+      this.on.pictures();
     }
   }
 
@@ -174,5 +218,34 @@ class Call {
       });
     }
     return streams;
+  }
+
+  // pictures returns the videos that the media map lists and whose track has come. The map and
+  // the offer it belongs to take different ways, so either may be first.
+  pictures() {
+    const list = [];
+    for (const [mid, source] of this.mediaMap) {
+      const type = source instanceof Map ? source.get('type') : '';
+      const track = this.tracks.get(mid);
+      if (track && (type === 'video' || type === 'screen')) list.push({ mid, type, sender: source.get('sender_id'), track });
+    }
+    return list;
+  }
+
+  // inboundVideo returns what is known of each of the pictures.
+  async inboundVideo() {
+    const all = await this.pc.getStats();
+    const byMid = new Map();
+    for (const s of all.values()) if (s.type === 'inbound-rtp' && s.kind === 'video') byMid.set(s.mid, s);
+    return this.pictures().map(({ mid, type, sender }) => {
+      const s = byMid.get(mid) || {};
+      const codec = all.get(s.codecId);
+      return {
+        mid, type, sender,
+        framesDecoded: s.framesDecoded || 0, width: s.frameWidth || 0, height: s.frameHeight || 0,
+        codec: codec ? codec.mimeType.replace('video/', '') : '',
+        bytes: s.bytesReceived || 0, packets: s.packetsReceived || 0, lost: s.packetsLost || 0,
+      };
+    });
   }
 }

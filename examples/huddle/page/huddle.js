@@ -11,6 +11,7 @@ const app = {
   state: 'idle', ws: null, call: null, mic: null, muted: false, id: '',
   people: new Map(), rtt: null, micText: '', attempts: 0, retry: 0, connectTimer: 0, name: '', room: '',
   token: '', // to go on with the session after a loss of the WebSocket
+  sharer: '', // whose screen is shared
   held: [], // signalling that waits for the WebSocket to come back
 };
 
@@ -97,6 +98,7 @@ function resumed() {
   app.attempts = 0;
   for (const message of app.held.splice(0)) send(message);
   if (app.call.sends) send({ type: app.muted ? 'mute' : 'unmute' });
+  resumeVideo();
   if (app.call.pc.connectionState === 'connected') setState('connected');
 }
 
@@ -121,16 +123,18 @@ function startCall() {
       $('rtt').textContent = ms < 10 ? ms.toFixed(1) + ' ms' : Math.round(ms) + ' ms';
     },
     track: play,
+    pictures: () => { if (call === app.call) showVideo(); },
     published: () => { if (call === app.call) send({ type: app.muted ? 'mute' : 'unmute' }); },
   });
   app.call = call;
   call.start().catch((err) => { console.warn(err); lost(); });
   if (app.mic) call.publish(app.mic.getAudioTracks()[0], app.mic).catch((err) => console.warn(err));
+  if (mine.camera) exclusively('camera', () => publishCamera(call)); // of the call before
+  showButtons();
 }
 
 // play lets a voice be heard. A media section keeps its element, whoever speaks in it.
 function play(mid, track) {
-  if (track.kind !== 'audio') return;
   let audio = $('audio').querySelector('[data-mid="' + CSS.escape(mid) + '"]');
   if (!audio) {
     audio = document.createElement('audio');
@@ -150,6 +154,7 @@ function received(m) {
       if (!m.back) endCall();
       app.id = m.id;
       app.token = m.token;
+      app.sharer = m.sharer || '';
       app.people = new Map(m.people.map((p) => [p.id, p]));
       showPeople();
       if (m.back && app.call) resumed();
@@ -166,6 +171,9 @@ function received(m) {
     case 'voice':
       if (app.people.has(m.id)) app.people.get(m.id).speaking = m.on;
       showPeople();
+      break;
+    case 'screen':
+      sharing(m.id || '');
       break;
     case 'sdp':
     case 'ice':
@@ -193,6 +201,7 @@ function endCall() {
   app.held = [];
   $('audio').replaceChildren();
   app.people.clear();
+  endVideo();
   app.rtt = null;
   $('rtt').textContent = '–';
   showPeople();
@@ -244,6 +253,7 @@ function leave() {
   clearTimeout(app.retry);
   drop();
   stopMicrophone();
+  stopCamera();
   setState('idle');
   say('');
   $('call').hidden = true;
@@ -279,6 +289,7 @@ function showPeople() {
     if (line.textContent !== how) line.textContent = how;
   }
   $('alone').hidden = app.people.size !== 1;
+  showVideo();
 }
 
 function newItem(p) {
@@ -303,6 +314,8 @@ function newItem(p) {
 $('join').addEventListener('submit', (e) => { e.preventDefault(); join(); });
 $('leave').addEventListener('click', () => { leave(); $('name').focus(); });
 $('mute').addEventListener('click', () => setMuted(!app.muted));
+$('camera').addEventListener('click', () => setCamera(!mine.camera));
+$('share').addEventListener('click', () => setScreen(!mine.screen));
 $('hear').addEventListener('click', () => {
   $('hear').hidden = true;
   $('audio').querySelectorAll('audio').forEach((a) => a.play().catch(() => { $('hear').hidden = false; }));
@@ -314,10 +327,14 @@ window.huddle = {
   get state() { return app.state; },
   mute: () => setMuted(true),
   unmute: () => setMuted(false),
+  camera: setCamera,
+  screen: setScreen, // (on, stream): a stream in place of a screen that the browser captures
   async stats() {
     return {
       state: app.state, rtt: app.rtt,
       inbound: app.call ? await app.call.inbound() : [],
+      video: app.call ? await app.call.inboundVideo() : [],
+      sharer: app.sharer,
       participants: [...app.people.values()].map((p) => ({ ...p })),
     };
   },
