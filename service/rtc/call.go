@@ -38,6 +38,7 @@ type publication struct {
 	mime    string // of its codec
 	owner   *session
 	mid     string
+	stream  string // id of the endpoint's stream
 	media   *forward.Publication
 }
 
@@ -72,10 +73,13 @@ func (c *call) leave(s *session) {
 	c.removed(gone)
 }
 
-// publish adds p if its owner is a member, and tells the others.
+// publish adds p if its owner is a member and, for what belongs to a screen share, still shares
+// that stream, and tells the others.
 func (c *call) publish(p *publication) bool {
 	c.mu.Lock()
-	if _, ok := c.members[p.owner]; !ok {
+	_, member := c.members[p.owner]
+	ofShare := p.source == forward.Screen || p.source == forward.ScreenAudio
+	if !member || ofShare && (c.sharer != p.owner || c.stream != p.stream) {
 		c.mu.Unlock()
 		return false
 	}

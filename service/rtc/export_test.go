@@ -10,3 +10,16 @@ import (
 func SetTimes(c *Config, firstOffer, setup time.Duration, n negotiate.Config) {
 	c.times = times{firstOffer: firstOffer, setup: setup, negotiate: n}
 }
+
+// Sharer returns the id of the session that shares the screen of a call, or "".
+func (s *Server) Sharer(groupID, callID string) string {
+	s.mu.Lock()
+	c := s.groups[groupID].calls[callID]
+	s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sharer == nil {
+		return ""
+	}
+	return c.sharer.info.SessionID
+}

@@ -359,6 +359,7 @@ func (s *Server) Signal(groupID, sessionID string, m wire.Signal) error {
 	if ses == nil {
 		return ErrNoSession
 	}
+	ses.share(m)
 	ses.post(func() { ses.signal(m) })
 	return nil
 }

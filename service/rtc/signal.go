@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"errors"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -27,22 +28,45 @@ func (s *session) signal(m wire.Signal) {
 	case wire.SignalUnmute:
 		s.setMuted(false)
 	case wire.SignalScreenOn:
-		if id, err := wire.ParseStreamID(m.Data, "screenStreamID"); err == nil && id != "" {
-			s.call.shareScreen(s, id)
-			s.publishStreams()
-		} else {
-			s.refused("screen-on", err)
+		s.publishStreams() // share has said whose screen it is
+	case wire.SignalVideoOn:
+		id, err := streamID(m.Data, "videoStreamID")
+		if err != nil {
+			s.refused("video-on", err)
+			return
 		}
+		s.videoStream = id
+		s.publishStreams()
+	}
+}
+
+// share keeps account of who shares the screen. It runs where the message arrives and not on the
+// loop: messages of one connection count in their order, also those of different sessions, and
+// one's screen-off makes way for the next one's screen-on.
+func (s *session) share(m wire.Signal) {
+	switch m.Type {
+	case wire.SignalScreenOn:
+		id, err := streamID(m.Data, "screenStreamID")
+		if err != nil {
+			s.refused("screen-on", err)
+			return
+		}
+		s.call.shareScreen(s, id)
 	case wire.SignalScreenOff:
 		s.call.stopScreen(s)
-	case wire.SignalVideoOn:
-		if id, err := wire.ParseStreamID(m.Data, "videoStreamID"); err == nil && id != "" {
-			s.videoStream = id
-			s.publishStreams()
-		} else {
-			s.refused("video-on", err)
-		}
 	}
+}
+
+// errNoStream: an announcement names no stream.
+var errNoStream = errors.New("stream id is empty")
+
+// streamID returns the stream that an announcement names.
+func streamID(data []byte, key string) (string, error) {
+	id, err := wire.ParseStreamID(data, key)
+	if err == nil && id == "" {
+		err = errNoStream
+	}
+	return id, err
 }
 
 // refused counts and tells of signalling that had no effect.

@@ -91,6 +91,7 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 		mime:    st.Mime,
 		owner:   s,
 		mid:     st.MID,
+		stream:  section.StreamID,
 	}
 	cfg := forward.PublicationConfig{
 		Source:    source,

@@ -150,3 +150,37 @@ func TestCodecForReceiver(t *testing.T) {
 		t.Fatalf("AV1 receiver got %+v", modern.Heard("s0/screen").Codec)
 	}
 }
+
+// Messages of one connection count in their order, also across sessions: a screen-off makes way
+// for the screen-on behind it, whichever loop is quicker.
+func TestShareIsHandedOver(t *testing.T) {
+	b := rtctest.NewBackend(t, nil)
+	names := []string{"s0", "s1"}
+	for _, name := range names {
+		if err := b.Server.Join("g", wire.Join{CallID: "call", UserID: "u", SessionID: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	announce(t, b, "s0", wire.SignalScreenOn, `{"screenStreamID":"stream"}`)
+	announce(t, b, "s1", wire.SignalScreenOn, `{"screenStreamID":"stream"}`)
+	if got := b.Server.Sharer("g", "call"); got != "s0" {
+		t.Fatalf("a second screen-on made %q the sharer", got)
+	}
+	for i := range 500 {
+		off, on := names[i%2], names[(i+1)%2]
+		announce(t, b, off, wire.SignalScreenOff, ``)
+		announce(t, b, on, wire.SignalScreenOn, `{"screenStreamID":"stream"}`)
+		if got := b.Server.Sharer("g", "call"); got != on {
+			t.Fatalf("round %d: %q shares, want %s", i, got, on)
+		}
+	}
+	// An announcement that names nothing has no effect.
+	announce(t, b, "s0", wire.SignalScreenOff, ``)
+	announce(t, b, "s1", wire.SignalScreenOff, ``)
+	for _, bad := range []string{``, `{}`, `{"screenStreamID":""}`, `{"screenStreamID":null}`, `[]`} {
+		announce(t, b, "s0", wire.SignalScreenOn, bad)
+		if got := b.Server.Sharer("g", "call"); got != "" {
+			t.Errorf("screen-on %q made %s the sharer", bad, got)
+		}
+	}
+}
