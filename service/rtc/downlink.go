@@ -187,7 +187,7 @@ func (t *track) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, err
 		config := forward.SubscriptionConfig{SSRC: uint32(c.SSRC()), PayloadType: uint8(codec.PayloadType)}
 		for _, ext := range c.HeaderExtensions() {
 			if ext.URI == engine.ExtTWCC && ext.ID >= 1 && ext.ID <= 14 {
-				config.ExtTWCC = uint8(ext.ID)
+				config.Ext.TWCC = uint8(ext.ID)
 			}
 		}
 		t.bind(config)

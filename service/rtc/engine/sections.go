@@ -114,13 +114,13 @@ func (s *Section) extension(value string) {
 	}
 	switch uri {
 	case ExtMID:
-		s.ExtMID = uint8(n)
+		s.Ext.MID = uint8(n)
 	case ExtRID:
-		s.ExtRID = uint8(n)
+		s.Ext.RID = uint8(n)
 	case ExtAudioLevel:
-		s.ExtAudioLevel = uint8(n)
+		s.Ext.AudioLevel = uint8(n)
 	case ExtTWCC:
-		s.ExtTWCC = uint8(n)
+		s.Ext.TWCC = uint8(n)
 	}
 }
 

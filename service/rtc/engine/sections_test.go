@@ -23,7 +23,7 @@ func voiceSection() Section {
 	return Section{
 		Uplink: forward.Uplink{
 			MID: "1", Audio: true, Codecs: []forward.Codec{opus},
-			SSRCs: []uint32{156818350}, ExtAudioLevel: 5, ExtTWCC: 4,
+			SSRCs: []uint32{156818350}, Ext: forward.Extensions{AudioLevel: 5, TWCC: 4},
 		},
 		StreamID: "voice_sess4x", TrackID: "audio",
 	}
@@ -33,9 +33,9 @@ func videoSection() Section {
 	return Section{
 		Uplink: forward.Uplink{
 			MID: "2", Codecs: []forward.Codec{vp8, av1},
-			SSRCs:  []uint32{4104660340, 3673522628, 1219626867, 3895314775},
-			RIDs:   []string{"l", "h"},
-			ExtMID: 1, ExtRID: 2, ExtTWCC: 4,
+			SSRCs: []uint32{4104660340, 3673522628, 1219626867, 3895314775},
+			RIDs:  []string{"l", "h"},
+			Ext:   forward.Extensions{MID: 1, RID: 2, TWCC: 4},
 		},
 		StreamID: "sim", TrackID: "video",
 	}
@@ -91,10 +91,10 @@ func TestSectionsOfOffer(t *testing.T) {
 		{"other numbers", inAudio(replace("111", "109", "a=extmap:5 ", "a=extmap:9 ", "a=extmap:4 ", "a=extmap:4/sendonly ")),
 			[]Section{with(voiceSection(), func(s *Section) {
 				s.Codecs = []forward.Codec{{PayloadType: 109, Mime: "audio/opus", ClockRate: 48000}}
-				s.ExtAudioLevel = 9
+				s.Ext.AudioLevel = 9
 			}), videoSection()}},
 		{"no audio level", inAudio(replace("a=extmap:5 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n", "")),
-			[]Section{with(voiceSection(), func(s *Section) { s.ExtAudioLevel = 0 }), videoSection()}},
+			[]Section{with(voiceSection(), func(s *Section) { s.Ext.AudioLevel = 0 }), videoSection()}},
 		{"too many ssrcs and rids", replace("a=rid:l send\r\n", "a=rid:l send\r\na=rid:m send\r\na=rid:x send\r\na=rid:y send\r\n",
 			"a=simulcast:send l;h", "a=simulcast:send l;m;x;y;h",
 			"a=ssrc:4104660340 cname:sim\r\n", "a=ssrc:4104660340 cname:sim\r\n"+manySSRCs(40)),

@@ -31,7 +31,7 @@ func audience(tb testing.TB, of Source, profile srtp.ProtectionProfile, n int, t
 		}
 		cfg := SubscriptionConfig{SSRC: listener.NewSSRC(), PayloadType: 96}
 		if twcc {
-			cfg.ExtTWCC = 5
+			cfg.Ext.TWCC = 5
 		}
 		if _, err := pub.Subscribe(listener, cfg); err != nil {
 			tb.Fatal(err)

@@ -152,7 +152,7 @@ func (e *endpoint) uplink(mid string) Uplink {
 	return Uplink{
 		MID: mid, Audio: true, SSRCs: []uint32{e.ssrc},
 		Codecs: []Codec{{PayloadType: opus, Mime: "audio/opus", ClockRate: 48000}},
-		ExtMID: extMID, ExtAudioLevel: extLevel, ExtTWCC: extTWCC,
+		Ext:    Extensions{MID: extMID, AudioLevel: extLevel, TWCC: extTWCC},
 	}
 }
 

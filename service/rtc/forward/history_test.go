@@ -32,8 +32,8 @@ func TestNACKIsAnsweredWithTheSameBytes(t *testing.T) {
 					r := newRig(t)
 					speaker, pub := r.camera(gcm)
 					viewer, other := r.endpoint(profile), r.endpoint(gcm)
-					sub := viewer.subscribeAs(pub, SubscriptionConfig{SSRC: 77, PayloadType: 96, ExtTWCC: twcc})
-					other.subscribeAs(pub, SubscriptionConfig{SSRC: 78, PayloadType: 97, ExtTWCC: 3})
+					sub := viewer.subscribeAs(pub, SubscriptionConfig{SSRC: 77, PayloadType: 96, Ext: Extensions{TWCC: twcc}})
+					other.subscribeAs(pub, SubscriptionConfig{SSRC: 78, PayloadType: 97, Ext: Extensions{TWCC: 3}})
 					speaker.seq = start
 					var late []byte
 					var lateSeq uint16
@@ -51,7 +51,7 @@ func TestNACKIsAnsweredWithTheSameBytes(t *testing.T) {
 							speaker.push(late)
 						}
 						if i == 70 { // the transport-wide numbers of its packets are not in step with theirs
-							viewer.subscribeAs(pub, SubscriptionConfig{SSRC: 79, PayloadType: 96, ExtTWCC: twcc})
+							viewer.subscribeAs(pub, SubscriptionConfig{SSRC: 79, PayloadType: 96, Ext: Extensions{TWCC: twcc}})
 						}
 					}
 					first := make(map[uint16][]byte)
@@ -308,7 +308,7 @@ func TestNACKsDuringTraffic(t *testing.T) {
 	for i := range viewers {
 		v := r.endpoint(gcm)
 		viewers[i] = v
-		sub := v.subscribeAs(pub, SubscriptionConfig{SSRC: 7, PayloadType: 96, ExtTWCC: 5})
+		sub := v.subscribeAs(pub, SubscriptionConfig{SSRC: 7, PayloadType: 96, Ext: Extensions{TWCC: 5}})
 		read, out := r.reader()
 		background(func(i int) {
 			plain, err := rtcp.Marshal([]rtcp.Packet{

@@ -381,7 +381,7 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, sealed bool) {
 		r := newRig(t)
 		speaker, listener := r.endpoint(gcm), r.endpoint(gcm)
-		listener.subscribeAs(speaker.publish(PublicationConfig{}), SubscriptionConfig{SSRC: 7, PayloadType: 96, ExtTWCC: 5})
+		listener.subscribeAs(speaker.publish(PublicationConfig{}), SubscriptionConfig{SSRC: 7, PayloadType: 96, Ext: Extensions{TWCC: 5}})
 		want := 0
 		if sealed {
 			var err error

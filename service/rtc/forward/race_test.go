@@ -22,7 +22,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	r := newRig(t)
 	speaker, listener := r.endpoint(gcm), r.endpoint(gcm)
 	pub := speaker.publish(PublicationConfig{OnVoice: func(bool) {}, WriteTime: new(Histogram)})
-	listener.subscribeAs(pub, SubscriptionConfig{SSRC: 7, PayloadType: 96, ExtTWCC: 5})
+	listener.subscribeAs(pub, SubscriptionConfig{SSRC: 7, PayloadType: 96, Ext: Extensions{TWCC: 5}})
 	other := netio.NewPath(1, netip.MustParseAddrPort("203.0.113.9:9"), false)
 	speaker.must(speaker.peer.Move(other))
 

@@ -184,14 +184,14 @@ func (r *reader) note(in *inbound, st *stream, pub *Publication, h *header, plai
 	s := st.section
 	h.elements(plain, func(id uint8, value []byte) {
 		switch {
-		case id == s.ExtAudioLevel && len(value) == 1 && pub != nil:
+		case id == s.Ext.AudioLevel && len(value) == 1 && pub != nil:
 			heard = pub.hear(value[0]&0x7f, r.now)
-		case id == s.ExtTWCC && len(value) == 2:
+		case id == s.Ext.TWCC && len(value) == 2:
 			if in.arrivals == nil {
 				in.arrivals = new(arrivals)
 			}
 			in.arrivals.record(uint16(value[0])<<8|uint16(value[1]), h.ssrc, r.now)
-		case id == s.ExtRID && st.rid == "" && len(value) > 0:
+		case id == s.Ext.RID && st.rid == "" && len(value) > 0:
 			st.rid, told = string(value), true
 		}
 	})

@@ -22,7 +22,19 @@ const rollOverGuard = 8
 type SubscriptionConfig struct {
 	SSRC        uint32 // from Peer.NewSSRC, used once
 	PayloadType uint8  // 0 to 127
-	ExtTWCC     uint8  // id of transport-wide-cc, 1 to 14; 0: not negotiated
+	Ext         Extensions
+
+	// Repair is the SSRC of the repair stream (RFC 4588), from Peer.NewSSRC or pion, and its
+	// payload type; 0 if none was negotiated.
+	Repair            uint32
+	RepairPayloadType uint8
+
+	// RED is the payload type of redundant audio (RFC 2198); 0 if it was not negotiated. Without
+	// it the receiver is sent what is newest in such packets.
+	RED uint8
+
+	// NACK says that the receiver of an audio may ask for packets again; that of a video may.
+	NACK bool
 }
 
 // Subscription is one peer's reception of one publication. Its methods are safe for concurrent
@@ -56,12 +68,12 @@ type Subscription struct {
 
 // Subscribe sends the publication's packets to peer from now on.
 func (pub *Publication) Subscribe(peer *Peer, cfg SubscriptionConfig) (*Subscription, error) {
-	if cfg.PayloadType > 127 || cfg.ExtTWCC > maxOneByteID {
-		return nil, fmt.Errorf("subscribe with payload type %d and extension id %d: out of range", cfg.PayloadType, cfg.ExtTWCC)
+	if cfg.PayloadType > 127 || !cfg.Ext.valid() {
+		return nil, fmt.Errorf("subscribe with payload type %d and extension ids %v: out of range", cfg.PayloadType, cfg.Ext)
 	}
 	sub := &Subscription{
 		pub: pub, peer: peer,
-		ssrc: cfg.SSRC, payloadType: cfg.PayloadType, extTWCC: cfg.ExtTWCC,
+		ssrc: cfg.SSRC, payloadType: cfg.PayloadType, extTWCC: cfg.Ext.TWCC,
 	}
 	if pub.cfg.Source.video() {
 		sub.log = new(sendLog)

@@ -21,21 +21,25 @@ type Uplink struct {
 	MID    string
 	Audio  bool
 	SSRCs  []uint32 // of a=ssrc lines
-	RIDs   []string
+	RIDs   []string // in the order of the description
 	Codecs []Codec
 
-	// Ids of header extensions, 0 if not negotiated.
-	ExtMID        uint8
-	ExtRID        uint8
-	ExtAudioLevel uint8 // RFC 6464
-	ExtTWCC       uint8 // transport-wide-cc, counted over all sections
+	Ext Extensions
+
+	// Repairs are the SSRCs of repair streams (RFC 4588), by that of the stream they repair.
+	Repairs map[uint32]uint32
+
+	// NACK says that an audio section agreed on generic NACK; videos always do.
+	NACK bool
 }
 
 // Codec is a payload type of a section.
 type Codec struct {
 	PayloadType uint8 // 0 to 127
 	Mime        string
+	Fmtp        string // parameters, as in the description
 	ClockRate   uint32 // Hz; 0 makes the payload type unknown
+	Repairs     uint8  // payload type that this one of a repair stream (RFC 4588) is for; else 0
 }
 
 // Stream is one SSRC of an uplink.
@@ -246,7 +250,7 @@ func (in *inbound) byMID(h *header, b []byte) *section {
 	var only *section
 	fits := 0
 	for _, s := range in.sections {
-		if mid := h.element(b, s.ExtMID); mid != nil {
+		if mid := h.element(b, s.Ext.MID); mid != nil {
 			return in.section(string(mid))
 		}
 		if s.clockRates[h.pt] != 0 {

@@ -144,7 +144,7 @@ func TestNoLevelsNoVoice(t *testing.T) {
 	var v voices
 	e := newRig(t).endpoint(gcm)
 	up := e.uplink("0")
-	up.ExtAudioLevel = 0
+	up.Ext.AudioLevel = 0
 	e.peer.SetUplinks([]Uplink{up})
 	e.publish(PublicationConfig{OnVoice: v.hook})
 	e.speak(200)

@@ -28,7 +28,7 @@ func (e *endpoint) videoUplink() Uplink {
 	return Uplink{
 		MID: "0", SSRCs: []uint32{e.ssrc},
 		Codecs: []Codec{{PayloadType: vp8, Mime: "video/VP8", ClockRate: 90000}},
-		ExtMID: extMID, ExtRID: extRID, ExtTWCC: extTWCC,
+		Ext:    Extensions{MID: extMID, RID: extRID, TWCC: extTWCC},
 	}
 }
 

@@ -35,7 +35,7 @@ func TestVoiceReachesEverySubscriber(t *testing.T) {
 			for i := range 5 {
 				l := listener{endpoint: r.endpoint(gcm), pt: uint8(100 + i), twcc: uint8(i)}
 				l.ssrc = l.peer.NewSSRC()
-				l.sub = l.subscribeAs(pub, SubscriptionConfig{SSRC: l.ssrc, PayloadType: l.pt, ExtTWCC: l.twcc})
+				l.sub = l.subscribeAs(pub, SubscriptionConfig{SSRC: l.ssrc, PayloadType: l.pt, Ext: Extensions{TWCC: l.twcc}})
 				listeners = append(listeners, l)
 			}
 			sent := speaker.say(30)
@@ -103,7 +103,7 @@ func TestNothingOfTheSendersHeaderPasses(t *testing.T) {
 					r := newRig(t)
 					speaker, listener := r.endpoint(profile), r.endpoint(profile)
 					pub := speaker.publish(PublicationConfig{})
-					listener.subscribeAs(pub, SubscriptionConfig{SSRC: 99, PayloadType: 96, ExtTWCC: twcc})
+					listener.subscribeAs(pub, SubscriptionConfig{SSRC: 99, PayloadType: 96, Ext: Extensions{TWCC: twcc}})
 					p := speaker.next(levelLoud)
 					edit(p)
 					speaker.push(speaker.seal(p))
@@ -325,7 +325,7 @@ func TestOnStream(t *testing.T) {
 	screen := e.uplink("1")
 	screen.SSRCs, screen.Audio = nil, false
 	screen.Codecs = []Codec{{PayloadType: 96, Mime: "video/VP8", ClockRate: 90000}}
-	screen.ExtRID = 9
+	screen.Ext.RID = 9
 	e.peer.SetUplinks([]Uplink{e.uplink("0"), screen})
 	e.say(2)
 	p := e.next(0)
@@ -485,7 +485,7 @@ func TestAttachAndSubscribeErrors(t *testing.T) {
 	if err := bare.Attach(e.path, short); err == nil {
 		t.Error("attaching with a short salt succeeds")
 	}
-	for _, cfg := range []SubscriptionConfig{{SSRC: 5, PayloadType: 128}, {SSRC: 5, ExtTWCC: 15}} {
+	for _, cfg := range []SubscriptionConfig{{SSRC: 5, PayloadType: 128}, {SSRC: 5, Ext: Extensions{TWCC: 15}}} {
 		if _, err := pub.Subscribe(e.peer, cfg); err == nil {
 			t.Errorf("subscribing with %+v succeeds", cfg)
 		}
