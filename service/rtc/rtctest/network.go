@@ -19,6 +19,7 @@ var vnetMu sync.Mutex
 type Network struct {
 	router *vnet.Router
 	hosts  int
+	seed   uint64 // of the links; 0: not drawn yet
 }
 
 // NewNetwork starts a network that ends with the test.
