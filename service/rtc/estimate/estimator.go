@@ -1,0 +1,225 @@
+// Package estimate tells how much the downlink of one receiver carries.
+//
+// It is Google Congestion Control (draft-ietf-rmcat-gcc-02) at the side of the sender: the trend of
+// the one-way delay, judged against an adaptive threshold, and loss lower the estimate; while
+// neither shows, it grows. Three things differ, because a selective forwarder has no encoder to
+// slow down and no pacer. Packets that are sent together are represented by the one that was
+// delayed least. An estimate grows only as far as what was sent supports it, and does not fall
+// because little is sent. And what the link has beyond that is found out by probing with padding.
+//
+// It is pure: no goroutine, no lock, no clock. Times are durations since any start, the same for
+// all calls. Nothing here allocates.
+package estimate
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	defaultStart = 500_000
+	defaultMin   = 100_000
+	defaultMax   = 12_000_000
+
+	rateMost   = 1 << 40 // bit/s: what is beyond is nonsense
+	sizeMost   = 1 << 16 // bytes of a packet
+	packetMost = 1 << 13 // packets of a feedback, the newest count
+
+	ahead     = time.Second      // a packet sent later than that after now is nonsense
+	behind    = 30 * time.Second // as is one sent earlier than that before now
+	clockJump = 3 * time.Second  // change of the one-way delay that means another clock
+
+	feedbackTime = 2 * time.Second // without feedback for that long reports count
+	reportTime   = 10 * time.Second
+	rembTime     = 10 * time.Second // a REMB is good for
+)
+
+// Config is what an Estimator starts with, in bit/s; what is not positive takes its default.
+type Config struct {
+	Start int // the first estimate; default 500 000
+	Min   int // never less than that; default 100 000
+	Max   int // never more than that; default 12 000 000
+}
+
+// A Packet is what feedback tells of a packet that was sent.
+type Packet struct {
+	Sent    time.Duration // on our clock
+	Arrived time.Duration // on the receiver's clock; without meaning if Lost
+	Size    int           // bytes on the wire
+	Lost    bool          // not arrived so far
+	Probe   bool          // padding of a probe
+}
+
+// An Estimator estimates one downlink. It is not safe for concurrent use.
+type Estimator struct {
+	min, max float64
+	rate     float64 // the estimate, bit/s
+
+	now     time.Duration // newest
+	ticked  bool
+	horizon time.Duration // newest time of sending that feedback told of
+	told    bool          // horizon is valid
+	rtt     time.Duration
+	rttLow  minimum
+
+	feedbackAt time.Duration
+	fed        bool // feedback was ever received
+	delays     delays
+	delay      time.Duration // of the newest packet
+	delayed    bool          // delay is valid
+	meter      meter
+	losses     losses
+
+	control
+
+	probe   probe
+	probeAt time.Duration // not earlier
+	retry   time.Duration // after the next failure
+	probed  bool          // ever
+	failed  bool          // the last probe
+	sending float64       // bit/s, as last told
+
+	reportAt   time.Duration
+	reported   bool
+	reportLoss float64
+	remb       float64 // 0: none
+	rembAt     time.Duration
+}
+
+// New returns an Estimator.
+func New(cfg Config) *Estimator {
+	fill := func(v *int, def int) {
+		if *v <= 0 {
+			*v = def
+		}
+		*v = min(*v, rateMost)
+	}
+	fill(&cfg.Start, defaultStart)
+	fill(&cfg.Min, defaultMin)
+	fill(&cfg.Max, defaultMax)
+	cfg.Max = max(cfg.Max, cfg.Min)
+	return &Estimator{
+		min: float64(cfg.Min), max: float64(cfg.Max),
+		rate:   float64(min(max(cfg.Start, cfg.Min), cfg.Max)),
+		delays: newDelays(),
+		rttLow: minimum{span: 10 * time.Second},
+		rtt:    rttStart,
+		retry:  probeRetry,
+		control: control{
+			evidence: maximum{span: evidenceTime},
+		},
+	}
+}
+
+// Bitrate returns the estimate in bit/s.
+func (e *Estimator) Bitrate() int {
+	rate := e.rate
+	if e.remb > 0 {
+		rate = min(rate, e.remb)
+	}
+	return int(min(max(rate, e.min), e.max))
+}
+
+// transportWide reports whether the receiver sends transport-wide feedback.
+func (e *Estimator) transportWide(now time.Duration) bool {
+	return e.fed && now-e.feedbackAt < feedbackTime
+}
+
+// tick moves the time on. A clock that was set back restarts everything but the estimate.
+func (e *Estimator) tick(now time.Duration) {
+	if e.ticked && now < e.now-ahead {
+		e.restart()
+	}
+	e.now, e.ticked = now, true
+	if e.remb > 0 && (now-e.rembAt > rembTime || e.transportWide(now)) {
+		e.remb = 0
+	}
+}
+
+func (e *Estimator) restart() {
+	fresh := New(Config{Start: int(e.rate), Min: int(e.min), Max: int(e.max)})
+	*e = *fresh
+}
+
+// Feedback takes one transport-wide feedback: packets in the order they were sent. A packet that
+// was told to be lost may be told to have arrived by a later feedback. Packets are borrowed.
+func (e *Estimator) Feedback(now time.Duration, packets []Packet) {
+	e.tick(now)
+	if len(packets) > packetMost {
+		packets = packets[len(packets)-packetMost:]
+	}
+	horizon, had := e.horizon, e.told
+	var over, any bool
+	var total, lost int
+	for i := range packets {
+		p := &packets[i]
+		if p.Sent > now+ahead || p.Sent < now-behind || !p.Lost && tooFar(p.Arrived) || tooFar(p.Sent) {
+			continue
+		}
+		any = true
+		size := min(max(p.Size, 0), sizeMost)
+		if had && p.Sent < horizon {
+			if !p.Lost {
+				e.losses.found()
+				e.meter.add(p.Arrived, size)
+			}
+			continue
+		}
+		if !e.told || p.Sent > e.horizon {
+			e.horizon, e.told = p.Sent, true
+		}
+		delay := p.Arrived - p.Sent
+		if !p.Lost {
+			e.observe(delay)
+			e.meter.add(p.Arrived, size)
+		}
+		if e.probe.phase != idle && p.Sent >= e.probe.end {
+			e.conclude(now)
+		}
+		if e.probe.covers(p.Sent) {
+			e.probe.add(p, size, delay)
+			if !p.Lost {
+				e.delays.note(p.Sent, delay)
+			}
+			continue
+		}
+		total++
+		if p.Lost {
+			lost++
+		} else if e.delays.add(p.Sent, delay) {
+			over = true
+		}
+	}
+	if !any {
+		return
+	}
+	e.feedbackAt, e.fed, e.remb = now, true, 0
+	e.rttLow.add(now, max(0, now-e.horizon))
+	e.rtt = min(max(e.rttLow.value(), rttLeast), rttMost)
+	e.losses.add(now, total, lost)
+	e.watch(now)
+	e.update(now, over)
+}
+
+// watch ends a probe that has gone far enough.
+func (e *Estimator) watch(now time.Duration) {
+	p := &e.probe
+	if p.phase == running && p.hopeless() {
+		p.phase, p.end = waiting, max(p.start+probeSlice, min(p.end, now))
+	}
+}
+
+// observe notices another clock at the receiver.
+func (e *Estimator) observe(delay time.Duration) {
+	if jump := delay - e.delay; e.delayed && (jump > clockJump || jump < -clockJump) {
+		e.delays.restart()
+		e.meter = meter{}
+		e.probe.phase = idle
+	}
+	e.delay, e.delayed = delay, true
+}
+
+// tooFar reports whether arithmetic with t might overflow.
+func tooFar(t time.Duration) bool {
+	return t > math.MaxInt64/4 || t < -math.MaxInt64/4
+}

@@ -1,0 +1,220 @@
+package estimate
+
+import "time"
+
+const (
+	probeTime  = 300 * time.Millisecond
+	probeSlice = 50 * time.Millisecond
+	probeWait  = time.Second // at least, for its feedback
+
+	probeFirst    = 2.0  // × estimate: the most that the first probe tries
+	probeMost     = 2.5  // × estimate: the most that others try
+	probeAbove    = 1.15 // × wanted: what a probe tries, since it counts for less
+	probeCeiling  = 1.5  // × the capacity that was measured: the most to try after a failure
+	probeTrust    = 0.93 // × what came through: the estimate after success
+	probePartly   = 0.88 // × what came through a link that the probe filled
+	probeRetry    = time.Second
+	probeRetryMax = 5 * time.Second
+
+	probeGrowth = 15 * time.Millisecond // of the delay, that a probe may cause and succeed; noise comes on top
+	probeAbort  = 60 * time.Millisecond // growth that ends a probe at once; likewise
+	probeQueue  = 50 * time.Millisecond // with a longer queue no probe starts
+	probeLoss   = 0.08                  // loss beyond what there was before, that a probe may cause and succeed
+)
+
+type phase uint8
+
+const (
+	idle    phase = iota
+	running       // padding is sent
+	waiting       // for the rest of the feedback
+)
+
+// probe is a short time in which padding shows whether more would come through.
+type probe struct {
+	phase      phase
+	start, end time.Duration // of sending
+	rate       float64       // bit/s, media and padding
+
+	// Before it started.
+	delay time.Duration
+	noise time.Duration
+	lossy float64 // share of packets lost
+	media float64 // bit/s acknowledged
+
+	sent, arrived float64 // bits
+	packets, lost int
+	padded        bool // padding was sent at all
+	slices        [probeTime / probeSlice]struct {
+		lowest time.Duration // delay
+		used   bool
+	}
+}
+
+// covers reports whether a packet sent then belongs to the probe.
+func (p *probe) covers(sent time.Duration) bool {
+	return p.phase != idle && sent >= p.start && sent < p.end
+}
+
+// add counts a packet that belongs to the probe.
+func (p *probe) add(pkt *Packet, size int, delay time.Duration) {
+	bits := float64(size) * 8
+	p.packets++
+	p.sent += bits
+	p.padded = p.padded || pkt.Probe
+	if pkt.Lost {
+		p.lost++
+		return
+	}
+	p.arrived += bits
+	s := &p.slices[(pkt.Sent-p.start)/probeSlice]
+	if !s.used || delay < s.lowest {
+		s.lowest, s.used = delay, true
+	}
+}
+
+// growth returns by how much the delay has grown towards the end.
+func (p *probe) growth() time.Duration {
+	for i := len(p.slices) - 1; i >= 0; i-- {
+		if !p.slices[i].used {
+			continue
+		}
+		lowest := p.slices[i].lowest
+		if i > 0 && p.slices[i-1].used {
+			lowest = min(lowest, p.slices[i-1].lowest)
+		}
+		return max(0, lowest-p.delay)
+	}
+	return 0
+}
+
+func (p *probe) loss() float64 {
+	if p.packets == 0 {
+		return 0
+	}
+	return float64(p.lost) / float64(p.packets)
+}
+
+// hopeless reports whether it already shows that the link is full.
+func (p *probe) hopeless() bool {
+	return p.growth() > probeAbort+2*p.noise || p.packets >= 20 && p.loss() > p.lossy+0.3
+}
+
+// result returns the rate that came through, bit/s, and whether the link had room for it.
+func (p *probe) result() (rate float64, room bool) {
+	growth := p.growth()
+	loss := p.loss()
+	room = growth <= probeGrowth+min(2*p.noise, probeGrowth) && loss <= p.lossy+probeLoss
+	bits := p.arrived
+	if room {
+		bits = p.sent // what was lost was not lost for want of room
+	}
+	return bits / (p.end - p.start + growth).Seconds(), room
+}
+
+// Probe says how much to send now in padding. It is to be asked about every 100 ms with what the
+// allocator could use and what is sent, in bit/s. While a probe runs, padding (marked in
+// Packet.Probe, evenly spread) is to fill up what is sent to the returned rate; 0 means none.
+//
+// Probes start at the first feedback and follow each other while they succeed, until the estimate
+// reaches wanted. After a limitation they pause for a second, and longer after each that failed.
+func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
+	e.tick(now)
+	e.sending = float64(min(max(sending, 0), rateMost))
+	p := &e.probe
+	switch p.phase {
+	case running:
+		if now < p.end {
+			return int(p.rate)
+		}
+		p.phase = waiting
+		return 0
+	case waiting:
+		wait := max(probeWait, 3*e.rtt)
+		if !e.transportWide(now) {
+			wait = reportTime
+		}
+		if now-p.end > wait {
+			p.phase = idle // no feedback: nothing learned
+			e.postpone(now)
+		}
+		return 0
+	}
+	if now < e.probeAt || !e.measurable(now) {
+		return 0
+	}
+	have := float64(e.Bitrate())
+	target := min(float64(min(wanted, rateMost))*probeAbove, e.max)
+	if float64(wanted) <= have || target <= have || target <= e.sending {
+		return 0
+	}
+	most := probeMost
+	if !e.probed {
+		most = probeFirst
+	}
+	target = min(target, most*have)
+	if e.failed && e.ceiling > 0 {
+		target = min(target, max(probeCeiling*e.ceiling, 1.1*have))
+	}
+	e.probed = true
+	*p = probe{
+		phase: running, start: now, end: now + probeTime, rate: target,
+		delay: e.delays.recent.value(), noise: e.delays.noise,
+		lossy: e.losses.share(), media: e.meter.rate(ackedTime),
+	}
+	return int(target)
+}
+
+// measurable reports whether a probe could tell anything now.
+func (e *Estimator) measurable(now time.Duration) bool {
+	if !e.transportWide(now) {
+		return e.reported && now-e.reportAt < reportTime && e.reportLoss < lossHigh
+	}
+	d := &e.delays
+	return d.recent.have && d.usage != overuse && d.recent.value()-d.base.value() < probeQueue
+}
+
+// postpone puts the next probe off after a failed one.
+func (e *Estimator) postpone(now time.Duration) {
+	e.failed = true
+	e.probeAt = now + e.retry
+	e.retry = min(2*e.retry, probeRetryMax)
+}
+
+// conclude draws the conclusion from a probe whose feedback is complete.
+func (e *Estimator) conclude(now time.Duration) {
+	p := &e.probe
+	p.phase = idle
+	e.delays.clear()
+	span := (p.end - p.start).Seconds()
+	if !p.padded || p.packets < 5 || span <= 0 {
+		e.postpone(now)
+		return
+	}
+	rate, room := p.result()
+	if room {
+		if rate*probeTrust > e.rate {
+			e.raise(rate * probeTrust)
+			e.evidence.add(now, rate)
+			e.ceiling, e.failed = 0, false
+			e.retry, e.probeAt = probeRetry, now
+			return
+		}
+		e.postpone(now) // padding fell short of what was asked for
+		return
+	}
+	e.ceiling = rate
+	switch {
+	case rate*probePartly > e.rate:
+		e.raise(rate * probePartly)
+	case rate < e.rate && p.sent/span > 0.9*e.rate:
+		// The link does not even carry the estimate. What media had before it may keep, unless
+		// that does not come through either.
+		floor := 0.0
+		if rate > 0.85*p.media {
+			floor = p.media
+		}
+		e.lower(now, max(rate*probePartly, floor))
+	}
+	e.postpone(now)
+}
