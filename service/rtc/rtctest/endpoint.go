@@ -12,14 +12,12 @@ import (
 	"time"
 
 	"github.com/pion/ice/v4"
-	"github.com/pion/interceptor"
 	"github.com/pion/rtp"
 	"github.com/pion/transport/v4"
 	"github.com/pion/webrtc/v4"
 
 	"rtcd/service/api/wire"
 	"rtcd/service/rtc/channel"
-	"rtcd/service/rtc/engine"
 )
 
 // EndpointConfig describes an end user.
@@ -44,6 +42,15 @@ type EndpointConfig struct {
 	CandidatesFirst bool
 	// NoCandidates takes none of the server's candidates.
 	NoCandidates bool
+	// Codecs are the mime types of the video codecs that the endpoint knows; nil are all.
+	Codecs []string
+	// NoRepair leaves out the repair streams of RFC 4588.
+	NoRepair bool
+	// Dependency negotiates the dependency descriptor, for video.
+	Dependency bool
+	// NumberPackets counts what is sent in the transport-wide extension, as browsers do, so that
+	// the server gives feedback.
+	NumberPackets bool
 }
 
 // Endpoint is an end user: a pion peer connection that signals as clients of the wire do.
@@ -67,7 +74,8 @@ type Endpoint struct {
 	videos  map[string]*video // by stream id and codec
 	media   map[string]channel.Media
 	heard   map[string]*Heard
-	changed chan struct{} // closed and replaced when heard, media, offers or faults change
+	views   map[string][]*viewing // by viewName
+	changed chan struct{}         // closed and replaced when heard, media, offers or faults change
 	faults  []error
 	offers  int // of the server, answered
 
@@ -88,16 +96,8 @@ type Heard struct {
 
 // NewEndpoint makes an end user that is not connected.
 func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
-	m := &webrtc.MediaEngine{}
-	if err := m.RegisterDefaultCodecs(); err != nil {
-		return nil, err
-	}
-	if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: engine.ExtAudioLevel},
-		webrtc.RTPCodecTypeAudio); err != nil {
-		return nil, err
-	}
-	registry := &interceptor.Registry{}
-	if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
+	m, registry, err := cfg.media()
+	if err != nil {
 		return nil, err
 	}
 	s := webrtc.SettingEngine{LoggerFactory: quietLogs{}}
@@ -333,6 +333,7 @@ func (e *Endpoint) answer(sdp string) error {
 	if err := e.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: sdp}); err != nil {
 		return err
 	}
+	e.flushCandidates()
 	answer, err := e.pc.CreateAnswer(nil)
 	if err != nil {
 		return err
@@ -378,7 +379,11 @@ func (e *Endpoint) channelMessage(m webrtc.DataChannelMessage) {
 }
 
 // track reads what the server sends.
-func (e *Endpoint) track(remote *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+func (e *Endpoint) track(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	if remote.Kind() == webrtc.RTPCodecTypeVideo {
+		e.watch(remote, receiver)
+		return
+	}
 	e.wg.Go(func() {
 		first := true
 		for {
