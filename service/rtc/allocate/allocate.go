@@ -6,7 +6,8 @@
 //  1. screens, as good as fits, because text must be readable;
 //  2. the cheapest rung of every speaker, then of every camera; what does not fit is paused. While
 //     a video is paused that could be sent if it were alone, nothing of a less important class is
-//     sent. One that does not fit even alone is set aside and holds up nobody;
+//     sent. One that costs more than the budget even alone is set aside and holds up nobody, until
+//     alone it has fitted with the margin of a rise, for as long as a rise takes;
 //  3. better rungs for speakers, and from what is left for cameras.
 //
 // Within a class one rung is given at a time, lower Order first, round after round. A rung that
@@ -102,17 +103,18 @@ type item struct {
 // needs. It is 0 if every demand is sent its best rung.
 func (a *Allocator) Allocate(now time.Duration, budget int, demands []Demand, targets []int) (wanted int) {
 	targets = targets[:len(demands)]
-	a.prepare(demands)
+	bps := min(max(int64(budget), 0), maxBudget)
+	a.prepare(now, bps, demands)
 
 	// What would be given if no rise had to wait: a rise that has to holds its place against
 	// less important ones, but makes nothing fall before its time.
-	ideal := a.fill(int64(budget))
+	ideal := a.fill(bps)
 	least := a.leastSent()
 	for i := range a.items {
 		it := &a.items[i]
 		it.limit = it.allowed(now, it.class < least)
 	}
-	a.fill(int64(budget))
+	a.fill(bps)
 
 	complete := true
 	for i := range a.items {
@@ -128,7 +130,7 @@ func (a *Allocator) Allocate(now time.Duration, budget int, demands []Demand, ta
 }
 
 // prepare sets up an item for each demand, and their ranks.
-func (a *Allocator) prepare(demands []Demand) {
+func (a *Allocator) prepare(now time.Duration, budget int64, demands []Demand) {
 	a.items, a.ranks, a.costs = a.items[:0], a.ranks[:0], a.costs[:0]
 	rungs := 0
 	for i := range demands {
@@ -143,6 +145,7 @@ func (a *Allocator) prepare(demands []Demand) {
 		it.costs = a.costs[from:]
 		it.rec, it.known = a.records[d.ID]
 		it.current = it.rec.current(it.known, d)
+		it.weigh(now, budget)
 		a.items = append(a.items, it)
 		a.ranks = append(a.ranks, i)
 	}

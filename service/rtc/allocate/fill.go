@@ -7,18 +7,15 @@ type purse struct {
 	total  int64 // what all that was given costs
 	short  int64 // the total that the first thing refused would have made; 0: nothing was refused
 
-	blocked bool // a demand of class blocker is paused that could be sent if it were alone
+	blocked bool // a weighty demand of class blocker is paused
 	blocker Class
 }
 
-// maxBudget keeps sums and products far from overflow.
-const maxBudget = 1 << 50
-
-// margin returns the most that a rise may bring the total to.
-func (p *purse) margin() int64 { return p.budget * 10 / 11 }
+// roomy returns the most that a rise may bring the total to.
+func roomy(budget int64) int64 { return budget * 10 / 11 }
 
 // lenient returns the most that the only thing sent may cost.
-func (p *purse) lenient() int64 { return p.budget * 3 / 2 }
+func lenient(budget int64) int64 { return budget * 3 / 2 }
 
 // give raises an item to a better rung if that fits.
 func (p *purse) give(it *item, to int) bool {
@@ -26,10 +23,10 @@ func (p *purse) give(it *item, to int) bool {
 	if it.got >= 0 {
 		total -= it.costs[it.got]
 	}
-	rise := to > it.current && (it.current < 0 || it.costs[to] > it.costs[it.current])
+	rise := to > it.current
 	most := p.keep
 	if rise {
-		most = p.margin()
+		most = roomy(p.budget)
 	}
 	if total > most {
 		if p.short == 0 {
@@ -44,17 +41,10 @@ func (p *purse) give(it *item, to int) bool {
 	return true
 }
 
-// block pauses all that is less important than an item.
-func (p *purse) block(it *item) {
-	if !p.blocked {
-		p.blocked, p.blocker = true, it.class
-	}
-}
-
 // fill gives all items what they get of a budget, up to the limit of each; it changes those. It
 // returns the total that the first thing refused would have made, or if there was none, the total.
 func (a *Allocator) fill(budget int64) (next int64) {
-	p := purse{budget: min(max(budget, 0), maxBudget)}
+	p := purse{budget: budget}
 	var current int64
 	for i := range a.items {
 		it := &a.items[i]
@@ -101,12 +91,12 @@ func (a *Allocator) start(p *purse, ranks []int) {
 		if to >= 0 && p.give(it, to) {
 			continue
 		}
-		if to >= 0 && p.total == 0 && !p.blocked && (it.current >= 0 || !it.known) && it.costs[to] <= p.lenient() {
+		if to >= 0 && p.total == 0 && !p.blocked && (to <= it.current || !it.known) && it.costs[to] <= lenient(p.budget) {
 			p.total, p.short, it.got = it.costs[to], short, to
 			continue
 		}
-		if it.costs[it.cheapest(-1, len(it.costs)-1)] <= p.margin() {
-			p.block(it)
+		if it.rec.weighty && !p.blocked {
+			p.blocked, p.blocker = true, it.class
 		}
 	}
 }
@@ -143,7 +133,8 @@ func (it *item) cheapest(from, limit int) int {
 
 const (
 	lowestCost = 150_000 // bit/s, of the worst rung if nothing was measured
-	maxCost    = 1 << 40 // bit/s
+	maxCost    = 1 << 40 // bit/s; this and the next keep sums and products far from overflow
+	maxBudget  = 1 << 50 // bit/s
 )
 
 // appendCosts appends what the rungs of a ladder cost, in bit/s, always more than 0. The rate of one

@@ -15,8 +15,12 @@ type record struct {
 	paused bool
 	target Rung // unless paused
 
-	waiting bool          // a rise has fitted in all calls since
-	since   time.Duration //
+	weighty bool          // while it is paused, nothing of a less important class is sent
+	fits    bool          // its cheapest rung alone leaves the margin of a rise
+	alone   time.Duration // in all calls since then; counts until it is weighty
+
+	waiting bool          // a rise fits
+	since   time.Duration // in all calls since then
 	pending int           // the best rung that fitted in all of them
 
 	rose  bool          // it has risen and not fallen since
@@ -40,23 +44,48 @@ func (r *record) current(known bool, d *Demand) int {
 	return min(max(d.Current, -1), len(d.Rungs)-1)
 }
 
+// weigh tells whether the demand is to be sent before anything of a less important class, or has to
+// be set aside because it would not even fit alone.
+func (it *item) weigh(now time.Duration, budget int64) {
+	r := &it.rec
+	if len(it.costs) == 0 {
+		return
+	}
+	cheapest := it.costs[it.cheapest(-1, len(it.costs)-1)]
+	most := budget
+	if !r.weighty {
+		most = roomy(budget)
+	}
+	switch {
+	case cheapest > most:
+		r.fits, r.weighty = false, false
+	case !r.fits:
+		r.fits, r.alone = true, now
+		r.weighty = !it.known
+	default:
+		r.weighty = r.weighty || now-r.alone >= holdTime
+	}
+}
+
 // allowed returns the best rung the demand may be given now, where it.got is what it would be given
 // if no rise had to wait. With replaces, something of a less important class is sent.
 func (it *item) allowed(now time.Duration, replaces bool) int {
 	ideal, r := it.got, &it.rec
-	if ideal <= it.current {
+	if !it.known {
+		return max(ideal, it.current)
+	}
+	switch {
+	case ideal <= it.current:
 		r.waiting = false
-	} else if !it.known {
-		return ideal
-	} else if !r.waiting {
+	case !r.waiting:
 		r.waiting, r.since, r.pending = true, now, ideal
-	} else {
+	default:
 		r.pending = min(r.pending, ideal)
 		if now-r.since >= holdTime && (r.bar == 0 || now >= r.until) {
 			return r.pending
 		}
 	}
-	if it.current < 0 && replaces {
+	if it.current < 0 && r.weighty && replaces {
 		return it.cheapest(-1, len(it.costs)-1)
 	}
 	return it.current
