@@ -179,15 +179,14 @@ type stats struct {
 		Energy  float64 `json:"totalAudioEnergy"`
 		Samples float64 `json:"totalSamplesReceived"`
 	} `json:"inbound"`
-	Video []struct {
-		MID     string `json:"mid"`
-		Type    string `json:"type"`
-		Sender  string `json:"sender"`
-		Decoded int    `json:"framesDecoded"`
-		Width   int    `json:"width"`
-		Height  int    `json:"height"`
-		Codec   string `json:"codec"`
-	} `json:"video"`
+	Video []video `json:"video"`
+	Sent  []struct {
+		Type   string `json:"type"`
+		RID    string `json:"rid"`
+		Height int    `json:"height"`
+		Codec  string `json:"codec"`
+		Bytes  int    `json:"bytes"`
+	} `json:"sent"`
 	Sharer       string `json:"sharer"`
 	Participants []struct {
 		ID       string `json:"id"`
@@ -196,6 +195,18 @@ type stats struct {
 		Speaking bool   `json:"speaking"`
 		Muted    bool   `json:"muted"`
 	} `json:"participants"`
+}
+
+// A video is what a page knows of one that it receives.
+type video struct {
+	MID     string `json:"mid"`
+	Type    string `json:"type"`
+	Sender  string `json:"sender"`
+	Decoded int    `json:"framesDecoded"`
+	Width   int    `json:"width"`
+	Height  int    `json:"height"`
+	Codec   string `json:"codec"`
+	Layer   string `json:"layer"`
 }
 
 func (s stats) packets() (n int, energy float64) {

@@ -58,12 +58,20 @@ func picture(t *testing.T, tab context.Context, name string) {
 	}
 }
 
+// video returns a kind of video of a sender.
+func (s stats) video(kind, sender string) video {
+	for _, v := range s.Video {
+		if v.Type == kind && v.Sender == sender {
+			return v
+		}
+	}
+	return video{}
+}
+
 // decoded returns the frames of a kind of video of a sender, or -1 while there is none that shows.
 func (s stats) decoded(kind, sender string) int {
-	for _, v := range s.Video {
-		if v.Type == kind && v.Sender == sender && v.Width > 0 && v.Height > 0 && v.Codec != "" {
-			return v.Decoded
-		}
+	if v := s.video(kind, sender); v.Width > 0 && v.Height > 0 && v.Codec != "" {
+		return v.Decoded
 	}
 	return -1
 }
@@ -101,11 +109,17 @@ func tiles(t *testing.T, tab context.Context, place string, want int) {
 	counts(t, tab, place, `document.querySelectorAll('`+place+` .picture:not([data-mid=mine]) video').length`, want)
 }
 
-// captions waits until as many pictures have their numbers under them.
-func captions(t *testing.T, tab context.Context, want int) {
+// The numbers under a picture that is received, and the lines of one that is sent.
+const (
+	received = `/^(VP8|VP9|H264|AV1) · [1-9]\d*×[1-9]\d* · \d+ fps( · layer [lmh/]+)? · [1-9]\d* kbit\/s · [\d.]+ % lost$/`
+	sent     = `/^Sent as (VP8|VP9|H264|AV1)\n(.*\n)*l [1-9]\d*×[1-9]\d* · [1-9]\d* kbit\/s( · limited by \w+)?$/`
+)
+
+// captions waits until as many pictures have such numbers under them.
+func captions(t *testing.T, tab context.Context, numbers string, want int) {
 	t.Helper()
 	counts(t, tab, "captions", `[...document.querySelectorAll('.numbers')].filter((e) =>
-		/^(VP8|AV1) · [1-9]\d*×[1-9]\d* · [1-9]\d* kbit\/s · [\d.]+ % lost$/.test(e.textContent)).length`, want)
+		`+numbers+`.test(e.textContent.replaceAll('\u00a0', ' '))).length`, want)
 }
 
 // counts waits until a count in the page is as wanted.
@@ -174,7 +188,8 @@ func TestBrowsersSeeEachOther(t *testing.T) {
 		if off, err := chromedp.Run(bert, chromedp.Evaluate[bool](`$('share').disabled && $('share').textContent.includes('Anna')`)); err != nil || !off {
 			t.Errorf("Bert's button lets him share over Anna: %v", err)
 		}
-		captions(t, bert, 2)
+		captions(t, bert, received, 2)
+		captions(t, anna, sent, 2)
 		picture(t, bert, "receiver")
 		picture(t, anna, "sharer")
 		do(t, anna, `huddle.screen(false)`)

@@ -104,7 +104,7 @@ func (s *server) serveBrowser(w http.ResponseWriter, r *http.Request) {
 	defer close(l.done)
 	p := s.hub.resume(query.Get("token"), l)
 	if p == nil && err == nil {
-		p, err = s.hub.enter(room, name, l)
+		p, err = s.hub.enter(visitor{room: room, name: name, av1: query.Get("av1") == "1"}, l)
 	}
 	if p == nil {
 		_ = ws.SetWriteDeadline(time.Now().Add(writeTimeout))
@@ -197,6 +197,8 @@ func (s *server) handle(p *participant, data []byte) error {
 		return s.hub.setMuted(p, m.Type == "mute")
 	case "video-on", "video-off", "screen-on", "screen-off":
 		return s.handleVideo(p, m.Type, m.Data)
+	case "layers":
+		return s.hub.setLayers(p, m.Data)
 	}
 	return fmt.Errorf("message of the browser: type %.20q", m.Type)
 }

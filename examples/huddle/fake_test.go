@@ -136,7 +136,11 @@ func (f *fakeRTCD) serveWS(w http.ResponseWriter, r *http.Request) {
 		}
 		switch m.Type {
 		case wire.TypeJoin:
-			f.got <- "join " + m.Join.CallID + " " + m.Join.SessionID
+			joined := "join " + m.Join.CallID + " " + m.Join.SessionID
+			if av1 := m.Join.AV1Support; av1 != nil && *av1 {
+				joined += " av1"
+			}
+			f.got <- joined
 			if f.media {
 				f.peers[m.Join.SessionID] = newEcho(f, m.Join.SessionID)
 			}

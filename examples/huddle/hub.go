@@ -44,7 +44,8 @@ type participant struct {
 	link                     *link       // nil while the browser is away
 	leaving                  *time.Timer // runs while it is away
 	muted, speaking, dropped bool
-	camera                   bool // it is on
+	camera                   bool            // it is on
+	layers                   json.RawMessage // of its videos; checked
 }
 
 // A person is what others are told about a participant.
@@ -54,6 +55,9 @@ type person struct {
 	Muted    bool   `json:"muted"`
 	Speaking bool   `json:"speaking"`
 	Camera   bool   `json:"camera"`
+
+	// Layers has the layers of "video" and "screen", as the browser that sends them told them.
+	Layers json.RawMessage `json:"layers,omitempty"`
 }
 
 // A notice is a message to a browser; which fields are set depends on its type.
@@ -107,10 +111,17 @@ const (
 	errClosing  refusal = "This huddle server is shutting down."
 )
 
+// A visitor is a browser that wants to come in.
+type visitor struct {
+	room, name string
+	av1        bool // it can receive AV1
+}
+
 // enter puts the browser at l into a room and starts its session at rtcd. Its errors are for people.
-func (h *hub) enter(room, name string, l *link) (*participant, error) {
+func (h *hub) enter(v visitor, l *link) (*participant, error) {
+	room := v.room
 	p := &participant{
-		id: newID(), token: newID(), room: room, name: name, link: l, muted: true,
+		id: newID(), token: newID(), room: room, name: v.name, link: l, muted: true,
 		out: make(chan any, queueLength), gone: make(chan struct{}),
 	}
 	h.mu.Lock()
@@ -124,7 +135,7 @@ func (h *hub) enter(room, name string, l *link) (*participant, error) {
 		return nil, errRoomFull
 	}
 	// Sending to rtcd only queues, so it may stand under the lock; that keeps the order.
-	if err := h.rtcd.Join(client.Join{CallID: room, UserID: p.id, SessionID: p.id}); err != nil {
+	if err := h.rtcd.Join(client.Join{CallID: room, UserID: p.id, SessionID: p.id, AV1Support: v.av1}); err != nil {
 		h.log.Warn("join", "err", err)
 		return nil, errFull
 	}
@@ -274,7 +285,7 @@ func (h *hub) drop(p *participant) {
 }
 
 func (p *participant) person() person {
-	return person{ID: p.id, Name: p.name, Muted: p.muted, Speaking: p.speaking, Camera: p.camera}
+	return person{ID: p.id, Name: p.name, Muted: p.muted, Speaking: p.speaking, Camera: p.camera, Layers: p.layers}
 }
 
 // newID returns 26 random characters of a-z0-9: 130 bits.

@@ -197,6 +197,17 @@ func TestTwoInARoom(t *testing.T) {
 	bob.wantGone()
 }
 
+// rtcd hears which browsers can receive AV1.
+func TestAV1(t *testing.T) {
+	r := newRig(t, false)
+	for query, mark := range map[string]string{"": "", "&av1=0": "", "&av1=1": " av1"} {
+		b := r.dial("lobby", "Ann"+query)
+		r.want("join lobby " + b.next().ID + mark)
+		b.closeInOrder()
+		within(t, r.rtcd.got, "leave")
+	}
+}
+
 func TestRefusedAtTheDoor(t *testing.T) {
 	r := newRig(t, false)
 	for _, q := range [][2]string{
@@ -255,34 +266,34 @@ func (*quietRTCD) Unmute(string) error                                { return n
 func TestCaps(t *testing.T) {
 	h := newHub(&quietRTCD{}, slog.New(slog.DiscardHandler))
 	for i := range maxInRoom {
-		if _, err := h.enter("full", fmt.Sprint(i), &link{}); err != nil {
+		if _, err := h.enter(visitor{room: "full", name: fmt.Sprint(i)}, &link{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.enter("full", "one more", &link{}); err != errRoomFull {
+	if _, err := h.enter(visitor{room: "full", name: "one more"}, &link{}); err != errRoomFull {
 		t.Errorf("full room: %v", err)
 	}
 	for i := range maxRooms - 1 {
-		if _, err := h.enter(fmt.Sprint("room-", i), "x", &link{}); err != nil {
+		if _, err := h.enter(visitor{room: fmt.Sprint("room-", i), name: "x"}, &link{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.enter("another", "x", &link{}); err != errFull {
+	if _, err := h.enter(visitor{room: "another", name: "x"}, &link{}); err != errFull {
 		t.Errorf("too many rooms: %v", err)
 	}
 	for len(h.all) < maxParticipants {
-		if _, err := h.enter(fmt.Sprint("room-", len(h.all)%(maxRooms-1)), "x", &link{}); err != nil {
+		if _, err := h.enter(visitor{room: fmt.Sprint("room-", len(h.all)%(maxRooms-1)), name: "x"}, &link{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.enter("room-1", "x", &link{}); err != errFull {
+	if _, err := h.enter(visitor{room: "room-1", name: "x"}, &link{}); err != errFull {
 		t.Errorf("too many people: %v", err)
 	}
 	h.close()
 	if len(h.all)+len(h.rooms)+len(h.tokens) != 0 || len(h.rtcd.(*quietRTCD).left) != maxParticipants {
 		t.Error("close left somebody in")
 	}
-	if _, err := h.enter("full", "late", &link{}); err != errClosing {
+	if _, err := h.enter(visitor{room: "full", name: "late"}, &link{}); err != errClosing {
 		t.Errorf("after close: %v", err)
 	}
 }
@@ -290,9 +301,9 @@ func TestCaps(t *testing.T) {
 // A browser that does not read is given up and costs the others nothing.
 func TestSlowBrowser(t *testing.T) {
 	h := newHub(&quietRTCD{}, slog.New(slog.DiscardHandler))
-	slow, _ := h.enter("room", "slow", &link{})
+	slow, _ := h.enter(visitor{room: "room", name: "slow"}, &link{})
 	for range queueLength {
-		p, err := h.enter("room", "x", &link{})
+		p, err := h.enter(visitor{room: "room", name: "x"}, &link{})
 		if err != nil {
 			t.Fatal(err)
 		}

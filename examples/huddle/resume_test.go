@@ -80,7 +80,7 @@ func awayHub(t *testing.T) (*hub, *quietRTCD, *participant) {
 	t.Helper()
 	q := &quietRTCD{}
 	h := newHub(q, slog.New(slog.DiscardHandler))
-	p, err := h.enter("room", "Ann", &link{})
+	p, err := h.enter(visitor{room: "room", name: "Ann"}, &link{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,61 @@ func (s *server) handleVideo(p *participant, kind string, data json.RawMessage) 
 	return s.hub.setCamera(p, stream)
 }
 
+// Limits on the layers of a video.
+const (
+	maxLayers    = 4
+	maxDimension = 1 << 14
+)
+
+// layerID is the rid of a layer (RFC 8851, section 10).
+var layerID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,16}$`)
+
+// A layer is one of the encodings in which a browser sends a video.
+type layer struct {
+	RID    string  `json:"rid"`
+	Height int     `json:"height"` // pixels
+	FPS    float64 `json:"fps"`    // at most; 0: not limited
+}
+
+// parseLayers returns the layers of videos as they are told to others.
+func parseLayers(data json.RawMessage) (json.RawMessage, error) {
+	var v struct {
+		Video  []layer `json:"video,omitempty"`
+		Screen []layer `json:"screen,omitempty"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return nil, fmt.Errorf("layers of the browser: %w", err)
+	}
+	for _, layers := range [][]layer{v.Video, v.Screen} {
+		if len(layers) > maxLayers {
+			return nil, fmt.Errorf("layers of the browser: %d of a video", len(layers))
+		}
+		for _, l := range layers {
+			if !layerID.MatchString(l.RID) || l.Height < 1 || l.Height > maxDimension || l.FPS < 0 || l.FPS > 1000 {
+				return nil, fmt.Errorf("layers of the browser: rid %.20q, height %d, fps %g", l.RID, l.Height, l.FPS)
+			}
+		}
+	}
+	return json.Marshal(v)
+}
+
+// setLayers tells the room in which layers a participant sends its videos.
+func (h *hub) setLayers(p *participant, data json.RawMessage) error {
+	layers, err := parseLayers(data)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.all[p.id] != p {
+		return nil // its session just ended
+	}
+	p.layers = layers
+	self := p.person()
+	h.tellRoom(p.room, notice{Type: "person", Person: &self})
+	return nil
+}
+
 // setCamera tells rtcd and the room of a participant's camera; without a stream it is off.
 func (h *hub) setCamera(p *participant, stream string) error {
 	h.mu.Lock()

@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // One shares at a time; everybody is told who, latecomers too.
 func TestShare(t *testing.T) {
@@ -63,4 +66,32 @@ func TestCamera(t *testing.T) {
 			t.Errorf("camera %v: Bob hears %s", on, text(n))
 		}
 	}
+}
+
+// Others hear in which layers a browser sends, latecomers too. What makes no sense ends it.
+func TestLayers(t *testing.T) {
+	r := newRig(t, false)
+	ann, _ := r.enter("lobby", "Ann")
+	bob, _ := r.enter("lobby", "Bob")
+	ann.next() // Bob came
+	const layers = `{"video":[{"rid":"h","height":720,"fps":0},{"rid":"l","height":180,"fps":0}],"screen":[{"rid":"h","height":1080,"fps":20}]}`
+	ann.send(`{"type":"layers","data":` + layers + `}`)
+	for _, b := range []*browser{ann, bob} {
+		if n := b.next(); n.Type != "person" || n.Person.ID != ann.id || string(n.Person.Layers) != layers {
+			t.Errorf("got %s, want Ann's layers", text(n))
+		}
+	}
+	if _, welcome := r.enter("lobby", "Cid"); string(welcome.People[0].Layers) != layers {
+		t.Errorf("Cid hears %s", text(welcome))
+	}
+	for _, bad := range []string{
+		`1`, `{"video":1}`, `{"video":[{"rid":"<b>","height":720}]}`, `{"video":[{"rid":"h"}]}`, `{"video":[{"rid":"h","height":16385}]}`,
+		`{"screen":[{"rid":"h","height":720,"fps":-1}]}`, `{"screen":[` + strings.Repeat(`{"rid":"h","height":720},`, 4) + `{"rid":"h","height":720}]}`,
+	} {
+		if got, err := parseLayers([]byte(bad)); err == nil {
+			t.Errorf("%s is taken for %s", bad, got)
+		}
+	}
+	bob.send(`{"type":"layers","data":{"video":[{"rid":"h"}]}}`)
+	bob.wantGone()
 }

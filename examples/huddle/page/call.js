@@ -6,18 +6,44 @@ const DC = { ping: 1, pong: 2, lock: 7, unlock: 8, mediaMap: 9 };
 const lockRetry = 50; // ms between two requests for the lock
 const answerTimeout = 10000;
 
+// A camera is sent in three sizes, so that each receiver can be given what its network takes. With
+// a scalability mode all codecs are sent that way, and in frame rates that can be thinned out.
+const cameraLayers = [
+  { rid: 'l', scaleResolutionDownBy: 4, maxBitrate: 150e3, scalabilityMode: 'L1T3' },
+  { rid: 'm', scaleResolutionDownBy: 2, maxBitrate: 500e3, scalabilityMode: 'L1T3' },
+  { rid: 'h', scaleResolutionDownBy: 1, maxBitrate: 1.7e6, scalabilityMode: 'L1T3' },
+];
+// A screen that is scaled down cannot be read: its lower layer is slower instead.
+const screenLayers = [
+  { rid: 'l', scaleResolutionDownBy: 1, maxFramerate: 5, maxBitrate: 500e3, scalabilityMode: 'L1T1' },
+  { rid: 'h', scaleResolutionDownBy: 1, maxFramerate: 20, maxBitrate: 2.5e6, scalabilityMode: 'L1T1' },
+];
+
+// sendableCodecs returns the names of the video codecs that this browser can send.
+function sendableCodecs() {
+  const { codecs } = RTCRtpSender.getCapabilities('video');
+  const names = codecs.map((c) => c.mimeType.replace('video/', ''));
+  return ['VP8', 'VP9', 'H264', 'AV1'].filter((name) => names.includes(name));
+}
+
+function receivesCodec(name) {
+  return RTCRtpReceiver.getCapabilities('video').codecs.some((c) => c.mimeType === 'video/' + name);
+}
+
 class Call {
   // send(message) takes signalling to rtcd. on has the callbacks state(text), rtt(ms),
   // track(mid, track), published() and pictures(), which tells that inbound videos came or went.
-  constructor(send, on) {
+  // codec is the one to send videos in, or '' to let rtcd choose.
+  constructor(send, on, codec) {
     this.send = send;
     this.on = on;
+    this.codec = codec;
     this.closed = false;
     this.sends = false; // a track of ours has been negotiated
     this.mediaMap = new Map(); // mid -> {type, sender_id}
     this.tracks = new Map(); // mid -> track of a video; a section keeps its track
     this.camera = null; // the transceiver of our camera, once there was one
-    this.screen = null; // the sender of our screen
+    this.screen = null; // the transceiver of our screen
     this.turn = Promise.resolve(); // the end of the queue of negotiations
     this.ended = new Promise((resolve) => { this.end = resolve; });
     this.early = []; // candidates that came before the first description
@@ -72,19 +98,28 @@ class Call {
   async setCamera(track, stream) {
     if (this.camera) return this.camera.sender.replaceTrack(track);
     if (!track) return;
-    await this.negotiate(() => {
-      this.camera = this.pc.addTransceiver(track, {
-        direction: 'sendrecv', streams: [stream], sendEncodings: [{ maxBitrate: 1e6, maxFramerate: 30 }],
-      });
-    });
+    await this.negotiate(() => { this.camera = this.addVideo(track, stream, cameraLayers); });
   }
 
   // setScreen sends a track as the screen, which has been announced, or ends that.
   async setScreen(track, stream) {
     await this.negotiate(() => {
-      if (this.screen) this.pc.removeTrack(this.screen);
-      this.screen = track ? this.pc.addTrack(track, stream) : null;
+      if (this.screen) this.pc.removeTrack(this.screen.sender);
+      this.screen = track ? this.addVideo(track, stream, screenLayers) : null;
     });
+  }
+
+  addVideo(track, stream, sendEncodings) {
+    // rtcd may send in our sections, too, but not in one that is bound to a codec.
+    const transceiver = this.pc.addTransceiver(track, {
+      direction: this.codec ? 'sendonly' : 'sendrecv', streams: [stream], sendEncodings,
+    });
+    if (this.codec) {
+      const wanted = ['video/' + this.codec, 'video/rtx'];
+      const { codecs } = RTCRtpReceiver.getCapabilities('video');
+      transceiver.setCodecPreferences(codecs.filter((c) => wanted.includes(c.mimeType)));
+    }
+    return transceiver;
   }
 
   // negotiate makes a change and offers it, one change after the other. It reports whether that
@@ -243,9 +278,30 @@ class Call {
       return {
         mid, type, sender,
         framesDecoded: s.framesDecoded || 0, width: s.frameWidth || 0, height: s.frameHeight || 0,
-        codec: codec ? codec.mimeType.replace('video/', '') : '',
+        fps: s.framesPerSecond || 0, codec: codec ? codec.mimeType.replace('video/', '') : '',
         bytes: s.bytesReceived || 0, packets: s.packetsReceived || 0, lost: s.packetsLost || 0,
       };
     });
+  }
+
+  // outboundVideo returns what is known of each layer of our camera and screen, best first.
+  async outboundVideo() {
+    const all = await this.pc.getStats();
+    const list = [];
+    for (const [type, transceiver, layers] of [['video', this.camera, cameraLayers], ['screen', this.screen, screenLayers]]) {
+      if (!transceiver || !transceiver.sender.track) continue;
+      for (const s of all.values()) {
+        if (s.type !== 'outbound-rtp' || s.mid !== transceiver.mid) continue;
+        const codec = all.get(s.codecId);
+        const rank = layers.findIndex((layer) => layer.rid === s.rid);
+        list.push({
+          type, rank, rid: s.rid || '', width: s.frameWidth || 0, height: s.frameHeight || 0, fps: s.framesPerSecond || 0,
+          codec: codec ? codec.mimeType.replace('video/', '') : '', bytes: s.bytesSent || 0,
+          active: s.active !== false, limited: s.qualityLimitationReason || 'none',
+          maxFPS: rank < 0 ? 0 : layers[rank].maxFramerate || 0,
+        });
+      }
+    }
+    return list.sort((a, b) => b.rank - a.rank);
   }
 }

@@ -10,6 +10,7 @@ const states = {
 const app = {
   state: 'idle', ws: null, call: null, mic: null, muted: false, id: '',
   people: new Map(), rtt: null, micText: '', attempts: 0, retry: 0, connectTimer: 0, name: '', room: '',
+  codec: '', // to send videos in; rtcd chooses if empty
   token: '', // to go on with the session after a loss of the WebSocket
   sharer: '', // whose screen is shared
   held: [], // signalling that waits for the WebSocket to come back
@@ -54,6 +55,7 @@ async function microphone() {
 async function join() {
   app.name = $('name').value.trim();
   app.room = $('room').value.trim().toLowerCase();
+  app.codec = $('codec').value;
   say('');
   setState('connecting');
   $('join').hidden = true;
@@ -74,7 +76,9 @@ async function join() {
 function connect() {
   const url = new URL('ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.search = new URLSearchParams({ room: app.room, name: app.name, token: app.token });
+  url.search = new URLSearchParams({
+    room: app.room, name: app.name, token: app.token, av1: receivesCodec('AV1') ? '1' : '0',
+  });
   const ws = new WebSocket(url);
   app.ws = ws;
   ws.onmessage = (e) => { if (ws === app.ws) received(JSON.parse(e.data)); };
@@ -125,7 +129,7 @@ function startCall() {
     track: play,
     pictures: () => { if (call === app.call) showVideo(); },
     published: () => { if (call === app.call) send({ type: app.muted ? 'mute' : 'unmute' }); },
-  });
+  }, app.codec);
   app.call = call;
   call.start().catch((err) => { console.warn(err); lost(); });
   if (app.mic) call.publish(app.mic.getAudioTracks()[0], app.mic).catch((err) => console.warn(err));
@@ -333,7 +337,8 @@ window.huddle = {
     return {
       state: app.state, rtt: app.rtt,
       inbound: app.call ? await app.call.inbound() : [],
-      video: app.call ? await app.call.inboundVideo() : [],
+      video: app.call ? (await app.call.inboundVideo()).map((v) => ({ ...v, layer: layerName(layersOf(v.sender, v.type), v) })) : [],
+      sent: app.call ? await app.call.outboundVideo() : [],
       sharer: app.sharer,
       participants: [...app.people.values()].map((p) => ({ ...p })),
     };
@@ -348,5 +353,9 @@ try {
 } catch { /* as above */ }
 $('name').value = query.get('name') || lastName || guest;
 $('room').value = query.get('room') || 'lobby';
+for (const name of sendableCodecs()) $('codec').append(new Option(name.replace('H264', 'H.264'), name));
+const codec = (query.get('codec') || '').toUpperCase();
+if ([...$('codec').options].some((o) => o.value === codec)) $('codec').value = codec;
+else say('This browser cannot send ' + codec + '.');
 if (query.get('autojoin') === '1') join();
 else $('name').focus();

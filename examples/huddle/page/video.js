@@ -6,7 +6,6 @@ const mine = {
   busy: { camera: false, screen: false },
   granted: null, // resolves what waits for huddle to make us the sharer
 };
-const counts = new Map(); // mid -> counters at the last caption
 
 function stopTracks(stream) {
   if (stream) stream.getTracks().forEach((t) => { t.onended = null; t.stop(); });
@@ -48,7 +47,7 @@ function setCamera(on) {
       await call.setCamera(null);
       return;
     }
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, height: { ideal: 480 } } });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, height: { ideal: 720 } } });
     if (call !== app.call) return stopTracks(stream); // left meanwhile
     mine.camera = stream;
     stream.getVideoTracks()[0].onended = () => setCamera(false);
@@ -75,7 +74,7 @@ function setScreen(on, stream) {
       await call.setScreen(null);
       return;
     }
-    stream = stream || await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 10 } } });
+    stream = stream || await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 20 } } });
     if (call !== app.call) return stopTracks(stream); // left meanwhile
     mine.screen = stream;
     const granted = new Promise((resolve) => { mine.granted = resolve; });
@@ -123,7 +122,7 @@ function endVideo() {
   stopTracks(mine.screen);
   mine.screen = null;
   app.sharer = '';
-  counts.clear();
+  forgetNumbers();
   showVideo();
 }
 
@@ -154,12 +153,15 @@ function showVideo() {
     if (person && (p.type === 'screen' ? app.sharer === p.sender : person.camera)) wanted.set(p.mid, p);
   }
   if (mine.camera) wanted.set('mine', { mid: 'mine', type: 'video', sender: app.id, track: mine.camera.getVideoTracks()[0] });
+  // Our screen is not shown, which would be a picture in itself: only what is sent of it.
+  if (app.call && app.call.screen && mine.screen) wanted.set('mine-screen', { mid: 'mine-screen', type: 'screen', sender: app.id });
   for (const box of document.querySelectorAll('.picture')) {
     const p = wanted.get(box.dataset.mid);
     if (!p || p.sender !== box.dataset.sender || p.type !== box.dataset.type) {
-      box.querySelector('video').srcObject = null;
+      const video = box.querySelector('video');
+      if (video) video.srcObject = null;
       box.remove();
-      counts.delete(box.dataset.mid);
+      forgetNumbers(box.dataset.mid);
     }
   }
   for (const p of wanted.values()) showPicture(p);
@@ -177,39 +179,22 @@ function showPicture({ mid, type, sender, track }) {
     box = document.createElement('figure');
     box.className = 'picture';
     Object.assign(box.dataset, { mid, type, sender });
-    const video = document.createElement('video');
-    video.autoplay = video.playsInline = video.muted = true;
-    const name = app.people.get(sender).name;
-    video.setAttribute('aria-label', mid === 'mine' ? 'Your camera' : name + (type === 'screen' ? '’s screen' : '’s camera'));
+    const { name } = app.people.get(sender);
+    const title = sender === app.id ? 'You share your screen' : name + '’s screen';
     const caption = document.createElement('figcaption');
-    if (type === 'screen') caption.append(Object.assign(document.createElement('strong'), { textContent: name + '’s screen' }));
-    caption.append(Object.assign(document.createElement('span'), { className: 'numbers', hidden: mid === 'mine' }));
-    box.append(video, caption);
+    if (type === 'screen') caption.append(Object.assign(document.createElement('strong'), { textContent: title }));
+    caption.append(Object.assign(document.createElement('span'), { className: 'numbers' }));
+    if (track) {
+      const video = document.createElement('video');
+      video.autoplay = video.playsInline = video.muted = true;
+      video.setAttribute('aria-label', mid === 'mine' ? 'Your camera' : type === 'screen' ? title : name + '’s camera');
+      box.append(video);
+    }
+    box.append(caption);
     place.prepend(box);
   }
   const video = box.querySelector('video');
-  if (video.srcObject && video.srcObject.getVideoTracks()[0] === track) return;
+  if (!video || video.srcObject && video.srcObject.getVideoTracks()[0] === track) return;
   video.srcObject = new MediaStream([track]);
   video.play().catch(() => {}); // muted, so allowed; it rejects if it is removed meanwhile
 }
-
-// showNumbers writes what came in the last second under each picture.
-async function showNumbers() {
-  if (!app.call || !document.querySelector('.picture')) return;
-  const now = performance.now();
-  for (const s of await app.call.inboundVideo()) {
-    const box = document.querySelector('.picture[data-mid="' + CSS.escape(s.mid) + '"]');
-    if (!box) continue;
-    const before = counts.get(s.mid);
-    counts.set(s.mid, { ...s, now });
-    if (!before || !s.width) continue;
-    const kbit = Math.max(0, s.bytes - before.bytes) * 8 / (now - before.now);
-    const lost = Math.max(0, s.lost - before.lost);
-    const sent = lost + Math.max(0, s.packets - before.packets);
-    box.querySelector('.numbers').textContent = [
-      s.codec, s.width + '×' + s.height, Math.round(kbit) + ' kbit/s', (sent ? 100 * lost / sent : 0).toFixed(1) + ' % lost',
-    ].join(' · ');
-  }
-}
-
-setInterval(() => showNumbers().catch((err) => console.warn('stats', err)), 1000);
