@@ -1,6 +1,6 @@
 package codec
 
-// Parser is the state of one RTP stream, about 3 kB. It is not safe for concurrent use.
+// Parser is the state of one RTP stream, about 4 kB. It is not safe for concurrent use.
 type Parser struct {
 	codec Codec
 
@@ -9,6 +9,10 @@ type Parser struct {
 	proven bool
 
 	spatials, temporals uint8 // layers seen in payloads
+
+	h264       h264State
+	av1        layer // of the last OBU that told
+	dependency dependency
 }
 
 // NewParser returns a Parser for a stream of that codec.
@@ -24,13 +28,31 @@ func (p *Parser) Parse(payload, dependency []byte, d *Descriptor) {
 	*d = Descriptor{}
 	if len(dependency) == 0 {
 		p.parsePayload(payload, d)
+		return
 	}
+	p.dependency.parse(dependency, d)
+	if p.codec != VP8 && p.codec != VP9 {
+		return
+	}
+	var inPayload Descriptor
+	p.parsePayload(payload, &inPayload)
+	if d.Keyframe && !inPayload.Keyframe {
+		p.unprove()
+		return
+	}
+	d.Picture = inPayload.Picture
 }
 
 func (p *Parser) parsePayload(payload []byte, d *Descriptor) {
 	switch p.codec {
 	case VP8:
 		p.parseVP8(payload, d)
+	case VP9:
+		p.parseVP9(payload, d)
+	case H264:
+		p.parseH264(payload, d)
+	case AV1:
+		p.parseAV1(payload, d)
 	}
 }
 

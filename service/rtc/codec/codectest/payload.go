@@ -171,8 +171,8 @@ func H264STAP(nals ...[]byte) []byte {
 	return b
 }
 
-// AV1SequenceHeader is an OBU without size of main profile, 640×360, one operating point.
-var AV1SequenceHeader = []byte{0x08, 0x00, 0x00, 0x00, 0x04, 0x4c, 0xff, 0x4c, 0xff, 0xb3, 0xfc, 0x40}
+// AV1SequenceHeader is an OBU without size, of main profile, 640×360, with one operating point.
+var AV1SequenceHeader = []byte{0x08, 0x00, 0x00, 0x00, 0x0c, 0xc4, 0xff, 0x67, 0x36, 0xbe, 0x40, 0x10}
 
 // AV1 returns the payload of a packet with a whole temporal unit: an OBU element with a sequence
 // header, if it is a keyframe, and one with a frame.
