@@ -1,4 +1,4 @@
-// Package speech tells from audio levels whether somebody speaks.
+// Package speech tells from audio levels whether somebody speaks, and whose voices are the loudest.
 //
 // It is pure: no goroutine, no lock, no clock.
 package speech
