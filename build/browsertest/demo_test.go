@@ -67,6 +67,12 @@ type demo struct {
 // startDemo builds both binaries as the Makefile does and starts them on ports of their own.
 func startDemo(t *testing.T, environ ...string) *demo {
 	t.Helper()
+	return startDemoAt(t, "127.0.0.1", environ...)
+}
+
+// startDemoAt serves the page on another address.
+func startDemoAt(t *testing.T, host string, environ ...string) *demo {
+	t.Helper()
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/rtcd", "./examples/huddle")
 	build.Dir = "../.."
@@ -76,7 +82,7 @@ func startDemo(t *testing.T, environ ...string) *demo {
 	media := mediaPort(t)
 	d := &demo{stderr: new(strings.Builder)}
 	cmd := exec.Command(filepath.Join(dir, "huddle"), "-start", filepath.Join(dir, "rtcd"),
-		"-listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+		"-listen", fmt.Sprintf("%s:%d", host, freePort(t)))
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(),
 		fmt.Sprintf("RTCD_API_HTTP_LISTENADDRESS=127.0.0.1:%d", freePort(t)),
