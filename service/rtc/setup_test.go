@@ -101,7 +101,7 @@ func TestCodecOrder(t *testing.T) {
 	ctx := deadline(t, 30*time.Second)
 	b := rtctest.NewBackend(t, nil)
 	section := regexp.MustCompile(`(?m)^m=(audio|video) .*$`)
-	want := []string{"m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 9 UDP/TLS/RTP/SAVPF 96 45"}
+	want := []string{"m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 9 UDP/TLS/RTP/SAVPF 96 97 45 46 98 99 106 107 112 113"}
 	for i := range 10 {
 		name := fmt.Sprintf("s%d", i)
 		pc, err := webrtc.NewPeerConnection(webrtc.Configuration{})

@@ -56,14 +56,19 @@ type Config struct {
 	// RemoteAllowed says whether a full agent may send checks to an address. nil: all.
 	RemoteAllowed func(netip.Addr) bool
 
+	// VideoCodecs names what may be negotiated of "VP8", "AV1", "VP9" and "H264", preferred first.
+	// nil: all, in that order.
+	VideoCodecs []string
+
 	Log *slog.Logger // nil: discard
 }
 
 // Engine makes peers. Its methods are safe for concurrent use.
 type Engine struct {
-	cfg Config
-	udp ice.UDPMux
-	tcp ice.TCPMux
+	cfg   Config
+	media media
+	udp   ice.UDPMux
+	tcp   ice.TCPMux
 }
 
 // New returns an engine over the open sockets of cfg.Mux.
@@ -74,7 +79,11 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Resolver == nil {
 		cfg.Resolver = net.DefaultResolver
 	}
-	e := &Engine{cfg: cfg}
+	media, err := newMedia(cfg.VideoCodecs)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, media: media}
 	logger := loggerFactory{cfg.Log}.NewLogger("ice")
 	var muxes []ice.UDPMux
 	for _, conn := range cfg.Mux.UDPConns() {
@@ -146,7 +155,10 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 	if err != nil {
 		return nil, fmt.Errorf("make peer connection: %w", err)
 	}
-	p := &Peer{PeerConnection: pc, api: api, mux: e.cfg.Mux, mapping: m, tap: tap, lite: e.cfg.Lite}
+	p := &Peer{
+		PeerConnection: pc, api: api, mux: e.cfg.Mux, mapping: m, tap: tap, lite: e.cfg.Lite,
+		media: e.media, endpoint: newEndpoint(),
+	}
 	if !p.lite {
 		p.candidates = e.cfg.RemoteCandidates
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v3"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
 	"rtcd/service/rtc/forward"
@@ -52,9 +53,19 @@ type Peer struct {
 
 	candidates int // of the endpoint that a description may bring
 
-	offer   *webrtc.SessionDescription // made, and not yet answered
-	leaving []*webrtc.RTPTransceiver   // freed, but the endpoint does not know yet
-	free    []*webrtc.RTPTransceiver   // sections made by us that send nothing
+	media    media
+	endpoint *endpoint
+	agreed   agreement // of the descriptions in force
+
+	offer   *offer                   // made, and not yet answered
+	leaving []*webrtc.RTPTransceiver // freed, but the endpoint does not know yet
+	free    []*webrtc.RTPTransceiver // sections made by us that send nothing
+}
+
+// offer is an offer of ours.
+type offer struct {
+	pion webrtc.SessionDescription // as pion made it
+	ours *sdp.SessionDescription   // as the endpoint got it
 }
 
 // Keys returns the SRTP keys once DTLS is connected.
@@ -101,22 +112,21 @@ func (p *Peer) CandidateText(c webrtc.ICECandidateInit) string {
 
 // AcceptOffer applies an offer of the endpoint and returns our answer. An offer of ours that is
 // still open is forgotten.
-func (p *Peer) AcceptOffer(sdp string) (string, error) {
+func (p *Peer) AcceptOffer(text string) (string, error) {
 	p.offer = nil
-	sdp, err := bound(sdp, p.candidates)
-	if err != nil {
-		return "", err
-	}
-	offer := webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: sdp}
-	parsed, err := offer.Unmarshal()
+	theirs, err := p.parse(text)
 	if err != nil {
 		return "", fmt.Errorf("parse offer: %w", err)
 	}
 	// pion finds this only after it has made the offer its own, and then cannot answer it.
-	for i, section := range parsed.MediaDescriptions {
-		if mid, _ := section.Attribute("mid"); mid == "" {
+	for i, section := range theirs.MediaDescriptions {
+		if mid, _ := section.Attribute(sdp.AttrKeyMID); mid == "" {
 			return "", fmt.Errorf("section %d of the offer: %w", i, errNoMID)
 		}
+	}
+	shown, err := plain(theirs)
+	if err != nil {
+		return "", err
 	}
 	// An offer may restart ICE, and the agent must not be gathering then: it reads what a restart
 	// replaces.
@@ -127,15 +137,19 @@ func (p *Peer) AcceptOffer(sdp string) (string, error) {
 			return "", errGathering
 		}
 	}
-	if err := p.SetRemoteDescription(offer); err != nil {
+	if err := p.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: shown}); err != nil {
 		return "", fmt.Errorf("set remote description: %w", err)
 	}
 	answer, err := p.CreateAnswer(nil)
 	if err != nil {
 		return "", fmt.Errorf("create answer: %w", err)
 	}
+	ours, err := p.media.answer(answer.SDP, theirs)
+	if err != nil {
+		return "", err
+	}
 	gathered := webrtc.GatheringCompletePromise(p.PeerConnection)
-	if err := p.SetLocalDescription(answer); err != nil {
+	if err := p.agree(theirs, ours, func() error { return p.SetLocalDescription(answer) }); err != nil {
 		return "", fmt.Errorf("set local description: %w", err)
 	}
 	if p.lite {
@@ -143,45 +157,91 @@ func (p *Peer) AcceptOffer(sdp string) (string, error) {
 		// endpoint's first checks go out at once; one that is told later may wait a round.
 		select {
 		case <-gathered:
-			answer = *p.LocalDescription()
+			if ours, err = p.media.answer(p.LocalDescription().SDP, theirs); err != nil {
+				return "", err
+			}
 		case <-time.After(gatherTime):
 		}
 	}
-	return p.mapping.description(answer.SDP), nil
+	return p.text(ours)
+}
+
+// parse returns a description of the endpoint, within bounds.
+func (p *Peer) parse(text string) (*sdp.SessionDescription, error) {
+	text, err := bound(text, p.candidates)
+	if err != nil {
+		return nil, err
+	}
+	d := &sdp.SessionDescription{}
+	if err := d.UnmarshalString(text); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// text returns a description of ours as the endpoint is sent it.
+func (p *Peer) text(d *sdp.SessionDescription) (string, error) {
+	b, err := d.Marshal()
+	if err != nil {
+		return "", fmt.Errorf("write description: %w", err)
+	}
+	return p.mapping.description(string(b)), nil
+}
+
+// agree makes pion apply a pair of descriptions, which binds tracks to what they agree on.
+func (p *Peer) agree(theirs, ours *sdp.SessionDescription, apply func() error) error {
+	before := p.agreed
+	p.agreed = p.media.agreement(theirs, ours)
+	if err := apply(); err != nil {
+		p.agreed = before
+		return err
+	}
+	for _, m := range theirs.MediaDescriptions {
+		p.endpoint.note(m)
+	}
+	return nil
 }
 
 // MakeOffer returns an offer of everything as it is now.
 func (p *Peer) MakeOffer() (string, error) {
-	offer, err := p.CreateOffer(nil)
+	made, err := p.CreateOffer(nil)
 	if err != nil {
 		return "", fmt.Errorf("create offer: %w", err)
 	}
-	p.offer = &offer
-	return p.mapping.description(offer.SDP), nil
+	ours, err := p.media.offer(made.SDP, p.agreed, p.endpoint)
+	if err != nil {
+		return "", err
+	}
+	p.offer = &offer{pion: made, ours: ours}
+	return p.text(ours)
 }
 
 // ForgetOffer rolls our open offer back.
 func (p *Peer) ForgetOffer() { p.offer = nil }
 
 // ApplyAnswer applies the endpoint's answer to the offer that is open.
-func (p *Peer) ApplyAnswer(sdp string) error {
+func (p *Peer) ApplyAnswer(text string) error {
 	if p.offer == nil {
 		return ErrMismatch
 	}
-	offer := *p.offer
+	made := *p.offer
 	p.offer = nil
-	sdp, err := bound(sdp, p.candidates)
+	theirs, err := p.parse(text)
+	if err != nil {
+		return fmt.Errorf("parse answer: %w", err)
+	}
+	if !answers(made.ours, theirs) {
+		return ErrMismatch
+	}
+	shown, err := plain(theirs)
 	if err != nil {
 		return err
 	}
-	answer := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}
-	if err := answers(offer, answer); err != nil {
-		return err
-	}
-	if err := p.SetLocalDescription(offer); err != nil {
+	if err := p.SetLocalDescription(made.pion); err != nil {
 		return fmt.Errorf("set local description: %w", err)
 	}
-	if err := p.SetRemoteDescription(answer); err != nil {
+	answer := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: shown}
+	if err := p.agree(theirs, made.ours, func() error { return p.SetRemoteDescription(answer) }); err != nil {
 		return fmt.Errorf("set remote description: %w", err)
 	}
 	p.free = append(p.free, p.leaving...)
@@ -189,32 +249,20 @@ func (p *Peer) ApplyAnswer(sdp string) error {
 	return nil
 }
 
-// answers checks that the answer has the sections of the offer (RFC 3264 section 6).
-func answers(offer, answer webrtc.SessionDescription) error {
-	o, err := offer.Unmarshal()
-	if err != nil {
-		return fmt.Errorf("parse offer: %w", err)
-	}
-	a, err := answer.Unmarshal()
-	if err != nil {
-		return fmt.Errorf("parse answer: %w", err)
-	}
-	if len(o.MediaDescriptions) != len(a.MediaDescriptions) {
-		return ErrMismatch
-	}
-	for i, section := range a.MediaDescriptions {
-		theirs, _ := section.Attribute("mid")
-		ours, _ := o.MediaDescriptions[i].Attribute("mid")
-		if theirs != ours || section.MediaName.Media != o.MediaDescriptions[i].MediaName.Media {
-			return ErrMismatch
-		}
-	}
-	return nil
+// answers reports whether an answer has the sections of the offer (RFC 3264 section 6).
+func answers(offer, answer *sdp.SessionDescription) bool {
+	return slices.EqualFunc(offer.MediaDescriptions, answer.MediaDescriptions,
+		func(ours, theirs *sdp.MediaDescription) bool {
+			o, _ := ours.Attribute(sdp.AttrKeyMID)
+			t, _ := theirs.Attribute(sdp.AttrKeyMID)
+			return o == t && ours.MediaName.Media == theirs.MediaName.Media
+		})
 }
 
 // AddTrack puts a track into the next offer: in a section of ours that sends nothing, or in a new
 // one.
-func (p *Peer) AddTrack(track webrtc.TrackLocal) (*webrtc.RTPTransceiver, error) {
+func (p *Peer) AddTrack(local webrtc.TrackLocal) (*webrtc.RTPTransceiver, error) {
+	track := &sending{TrackLocal: local, peer: p}
 	for i, t := range p.free {
 		if t.Kind() != track.Kind() || t.Sender() != nil {
 			continue
@@ -223,6 +271,7 @@ func (p *Peer) AddTrack(track webrtc.TrackLocal) (*webrtc.RTPTransceiver, error)
 		if err != nil {
 			return nil, fmt.Errorf("make sender: %w", err)
 		}
+		track.section = t
 		if err := t.SetSender(sender, track); err != nil {
 			return nil, fmt.Errorf("reuse section %s: %w", t.Mid(), err)
 		}
@@ -233,6 +282,7 @@ func (p *Peer) AddTrack(track webrtc.TrackLocal) (*webrtc.RTPTransceiver, error)
 	if err != nil {
 		return nil, fmt.Errorf("add section: %w", err)
 	}
+	track.section = t
 	return t, nil
 }
 

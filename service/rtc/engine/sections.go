@@ -12,8 +12,9 @@ import (
 
 // Limits on what is taken from one section of a description.
 const (
-	maxSSRCs = 16
-	maxRIDs  = 4
+	maxSSRCs    = 16
+	maxRIDs     = 4
+	maxRIDLines = 16
 )
 
 // Section is a media section on which the endpoint may send.
@@ -27,119 +28,123 @@ type Section struct {
 // Payload types and extension ids are those that our description says, because that is what the
 // endpoint has to use (RFC 3264 section 6.1).
 func (p *Peer) Sections() []Section {
-	remote, local := p.CurrentRemoteDescription(), p.CurrentLocalDescription()
-	if remote == nil || local == nil {
-		return nil
-	}
-	// Not their Unmarshal, which writes to what pion's goroutines read.
-	var theirs, ours sdp.SessionDescription
-	if theirs.UnmarshalString(remote.SDP) != nil || ours.UnmarshalString(local.SDP) != nil {
-		return nil
-	}
-	byMID := make(map[string]*sdp.MediaDescription, len(ours.MediaDescriptions))
-	for _, m := range ours.MediaDescriptions {
-		if mid, ok := m.Attribute(sdp.AttrKeyMID); ok {
-			byMID[mid] = m
-		}
-	}
 	var out []Section
-	for _, m := range theirs.MediaDescriptions {
-		mid, _ := m.Attribute(sdp.AttrKeyMID)
-		our := byMID[mid]
-		if our == nil || !sends(m) || !receives(our) {
-			continue
-		}
-		switch m.MediaName.Media {
-		case "audio", "video":
-			out = append(out, section(mid, m, our))
+	for _, a := range p.agreed.sections {
+		if directed(a.their, sdp.AttrKeySendOnly) && directed(a.our, sdp.AttrKeyRecvOnly) {
+			out = append(out, a.section())
 		}
 	}
 	return out
 }
 
 // section combines what the endpoint sends with what we said it may use.
-func section(mid string, theirs, ours *sdp.MediaDescription) Section {
-	s := Section{Uplink: forward.Uplink{MID: mid, Audio: theirs.MediaName.Media == "audio"}}
-	for _, a := range theirs.Attributes {
-		switch a.Key {
-		case "msid":
-			stream, track, _ := strings.Cut(a.Value, " ")
+func (a *agreed) section() Section {
+	s := Section{Uplink: forward.Uplink{MID: a.mid, Audio: a.audio, Ext: a.extensions()}}
+	streams := 0
+	for _, line := range a.their.Attributes {
+		switch line.Key {
+		case sdp.AttrKeyMsid:
+			stream, track, _ := strings.Cut(line.Value, " ")
 			if s.StreamID == "" {
 				s.StreamID, s.TrackID = stream, track
 			}
-		case "ssrc":
-			id, _, _ := strings.Cut(a.Value, " ")
+		case sdp.AttrKeySSRC:
+			id, _, _ := strings.Cut(line.Value, " ")
 			if n, err := strconv.ParseUint(id, 10, 32); err == nil &&
 				len(s.SSRCs) < maxSSRCs && !slices.Contains(s.SSRCs, uint32(n)) {
 				s.SSRCs = append(s.SSRCs, uint32(n))
 			}
-		case "rid":
-			if id, rest, _ := strings.Cut(a.Value, " "); strings.HasPrefix(rest, "send") && len(s.RIDs) < maxRIDs {
-				s.RIDs = append(s.RIDs, id)
+		case sdp.AttrKeySSRCGroup:
+			if streams++; streams <= maxSSRCs {
+				s.repair(line.Value)
 			}
 		}
 	}
-	for _, a := range ours.Attributes {
-		switch a.Key {
-		case "rtpmap":
-			if c, ok := codec(a.Value); ok {
-				c.Mime = theirs.MediaName.Media + "/" + c.Mime
-				s.Codecs = append(s.Codecs, c)
-			}
-		case "extmap":
-			s.extension(a.Value)
+	s.RIDs = rids(a.their)
+	for _, f := range a.ours {
+		c := forward.Codec{PayloadType: f.pt, Mime: mime(a.audio, f.name), Fmtp: f.fmtp, ClockRate: f.clock}
+		if apt, ok := f.repairs(); ok {
+			c.Repairs, c.ClockRate = apt, 0 // the data plane cannot read it yet
 		}
+		s.Codecs = append(s.Codecs, c)
+		s.NACK = s.NACK || a.audio && f.feedback&feedbackNACK != 0
 	}
 	return s
 }
 
-// codec parses the value of an rtpmap attribute (RFC 8866 section 6.6).
-func codec(value string) (forward.Codec, bool) {
-	pt, rest, _ := strings.Cut(value, " ")
-	name, rest, _ := strings.Cut(rest, "/")
-	rate, _, _ := strings.Cut(rest, "/")
-	n, errN := strconv.ParseUint(pt, 10, 7)
-	r, errR := strconv.ParseUint(rate, 10, 32)
-	return forward.Codec{PayloadType: uint8(n), Mime: name, ClockRate: uint32(r)}, errN == nil && errR == nil
-}
-
-// extension notes the id of an extmap attribute (RFC 8285 section 5) if it is one we know.
-func (s *Section) extension(value string) {
-	id, rest, _ := strings.Cut(value, " ")
-	id, _, _ = strings.Cut(id, "/") // direction
-	uri, _, _ := strings.Cut(rest, " ")
-	n, err := strconv.ParseUint(id, 10, 8)
-	if err != nil || n < 1 || n > 14 {
+// repair notes what a group of SSRCs says of repair streams (RFC 4588 section 8.8).
+func (s *Section) repair(group string) {
+	f := strings.Fields(group)
+	if len(f) != 3 || f[0] != sdp.SemanticTokenFlowIdentification {
 		return
 	}
-	switch uri {
-	case ExtMID:
-		s.Ext.MID = uint8(n)
-	case ExtRID:
-		s.Ext.RID = uint8(n)
-	case ExtAudioLevel:
-		s.Ext.AudioLevel = uint8(n)
-	case ExtTWCC:
-		s.Ext.TWCC = uint8(n)
+	of, err := strconv.ParseUint(f[1], 10, 32)
+	by, err2 := strconv.ParseUint(f[2], 10, 32)
+	if err != nil || err2 != nil || of == by {
+		return
 	}
+	if s.Repairs == nil {
+		s.Repairs = make(map[uint32]uint32)
+	}
+	s.Repairs[uint32(by)] = uint32(of)
 }
 
-func sends(m *sdp.MediaDescription) bool    { return directed(m, sdp.AttrKeySendOnly) }
-func receives(m *sdp.MediaDescription) bool { return directed(m, sdp.AttrKeyRecvOnly) }
+// rids returns the RIDs that the endpoint may send, in the order in which a=simulcast lists them
+// (RFC 8853 section 5.1), else in that of the a=rid lines.
+func rids(m *sdp.MediaDescription) []string {
+	var declared, listed []string
+	simulcast := ""
+	for _, a := range m.Attributes {
+		switch a.Key {
+		case "rid":
+			id, rest, _ := strings.Cut(a.Value, " ")
+			way, _, _ := strings.Cut(rest, " ")
+			if way == "send" && len(declared) < maxRIDLines && !slices.Contains(declared, id) {
+				declared = append(declared, id)
+			}
+		case "simulcast":
+			if f := strings.Fields(a.Value); simulcast == "" {
+				if i := slices.Index(f, "send"); i >= 0 && i+1 < len(f) {
+					simulcast = f[i+1]
+				}
+			}
+		}
+	}
+	for streams := range strings.SplitSeq(simulcast, ";") {
+		for id := range strings.SplitSeq(streams, ",") {
+			id = strings.TrimPrefix(id, "~") // paused
+			if slices.Contains(declared, id) && !slices.Contains(listed, id) {
+				listed = append(listed, id)
+			}
+		}
+	}
+	if len(listed) == 0 {
+		listed = declared
+	}
+	return listed[:min(len(listed), maxRIDs)]
+}
+
+// rejected reports whether a section is not in use. One that is bundle-only has no port of its own
+// (RFC 9143 section 6).
+func rejected(m *sdp.MediaDescription) bool {
+	_, bundled := m.Attribute("bundle-only")
+	return m.MediaName.Port.Value == 0 && !bundled
+}
 
 // directed reports whether a section is not rejected and is sendrecv, which is also what it is if
 // it does not say, or has the one direction.
-func directed(m *sdp.MediaDescription, direction string) bool {
-	if m.MediaName.Port.Value == 0 {
-		return false
-	}
+func directed(m *sdp.MediaDescription, one string) bool {
+	d := direction(m)
+	return !rejected(m) && (d == "" || d == sdp.AttrKeySendRecv || d == one)
+}
+
+// direction returns the direction that a section says, "" if it does not.
+func direction(m *sdp.MediaDescription) string {
 	for _, a := range m.Attributes {
 		switch a.Key {
-		case sdp.AttrKeySendRecv:
-			return true
-		case sdp.AttrKeySendOnly, sdp.AttrKeyRecvOnly, sdp.AttrKeyInactive:
-			return a.Key == direction
+		case sdp.AttrKeySendRecv, sdp.AttrKeySendOnly, sdp.AttrKeyRecvOnly, sdp.AttrKeyInactive:
+			return a.Key
 		}
 	}
-	return true
+	return ""
 }

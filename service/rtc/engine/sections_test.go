@@ -14,15 +14,24 @@ import (
 )
 
 var (
-	opus = forward.Codec{PayloadType: 111, Mime: "audio/opus", ClockRate: 48000}
-	vp8  = forward.Codec{PayloadType: 96, Mime: "video/VP8", ClockRate: 90000}
-	av1  = forward.Codec{PayloadType: 45, Mime: "video/AV1", ClockRate: 90000}
+	opusCodec   = forward.Codec{PayloadType: 111, Mime: "audio/opus", Fmtp: "minptime=10;useinbandfec=1", ClockRate: 48000}
+	videoFormat = []forward.Codec{
+		{PayloadType: 96, Mime: "video/VP8", ClockRate: 90000}, repairOf(97, 96),
+		{PayloadType: 45, Mime: "video/AV1", ClockRate: 90000}, repairOf(46, 45),
+		{PayloadType: 98, Mime: "video/VP9", Fmtp: "profile-id=0", ClockRate: 90000}, repairOf(99, 98),
+		{PayloadType: 106, Mime: "video/H264", Fmtp: h264("42e01f"), ClockRate: 90000}, repairOf(107, 106),
+		{PayloadType: 112, Mime: "video/H264", Fmtp: h264("64001f"), ClockRate: 90000}, repairOf(113, 112),
+	}
 )
+
+func repairOf(pt, of uint8) forward.Codec {
+	return forward.Codec{PayloadType: pt, Mime: "video/rtx", Fmtp: fmt.Sprintf("apt=%d", of), Repairs: of}
+}
 
 func voiceSection() Section {
 	return Section{
 		Uplink: forward.Uplink{
-			MID: "1", Audio: true, Codecs: []forward.Codec{opus},
+			MID: "1", Audio: true, Codecs: []forward.Codec{opusCodec},
 			SSRCs: []uint32{156818350}, Ext: forward.Extensions{AudioLevel: 5, TWCC: 4},
 		},
 		StreamID: "voice_sess4x", TrackID: "audio",
@@ -32,10 +41,11 @@ func voiceSection() Section {
 func videoSection() Section {
 	return Section{
 		Uplink: forward.Uplink{
-			MID: "2", Codecs: []forward.Codec{vp8, av1},
-			SSRCs: []uint32{4104660340, 3673522628, 1219626867, 3895314775},
-			RIDs:  []string{"l", "h"},
-			Ext:   forward.Extensions{MID: 1, RID: 2, TWCC: 4},
+			MID: "2", Codecs: videoFormat,
+			SSRCs:   []uint32{4104660340, 3673522628, 1219626867, 3895314775},
+			Repairs: map[uint32]uint32{3673522628: 4104660340, 3895314775: 1219626867},
+			RIDs:    []string{"l", "h"},
+			Ext:     forward.Extensions{MID: 1, RID: 2, RepairRID: 3, TWCC: 4},
 		},
 		StreamID: "sim", TrackID: "video",
 	}
@@ -90,7 +100,7 @@ func TestSectionsOfOffer(t *testing.T) {
 		}), []Section{with(voiceSection(), func(s *Section) { s.SSRCs = nil }), videoSection()}},
 		{"other numbers", inAudio(replace("111", "109", "a=extmap:5 ", "a=extmap:9 ", "a=extmap:4 ", "a=extmap:4/sendonly ")),
 			[]Section{with(voiceSection(), func(s *Section) {
-				s.Codecs = []forward.Codec{{PayloadType: 109, Mime: "audio/opus", ClockRate: 48000}}
+				s.Codecs = []forward.Codec{{PayloadType: 109, Mime: "audio/opus", Fmtp: opusCodec.Fmtp, ClockRate: 48000}}
 				s.Ext.AudioLevel = 9
 			}), videoSection()}},
 		{"no audio level", inAudio(replace("a=extmap:5 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n", "")),
