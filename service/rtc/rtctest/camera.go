@@ -39,7 +39,8 @@ type CameraConfig struct {
 	// Opaque makes payloads that show nothing but the payload descriptors of VP8 and VP9, as those
 	// of end-to-end encryption.
 	Opaque bool
-	// Dependency sends the dependency descriptor if it was negotiated.
+	// Dependency sends the dependency descriptor if it was negotiated. It is known for layers
+	// without spatial and temporal ones, with 3 temporal ones, and with 3 of both.
 	Dependency bool
 }
 
@@ -50,6 +51,8 @@ type Layer struct {
 	FPS       int
 	Temporals int // temporal layers, 1 to 3; 0: 1
 	Spatials  int // spatial layers, 1 to 3, of VP9 and AV1; 0: 1
+	// Apart makes spatial layers refer to those below in keyframes only, as L3T3_KEY has it.
+	Apart bool
 }
 
 // Sent is what a camera did for a layer.
@@ -118,6 +121,11 @@ func (e *Endpoint) PublishCamera(ctx context.Context, cfg CameraConfig) (*Camera
 		random := rand.New(rand.NewPCG(rand.Uint64(), uint64(i)))
 		en := newEncoder(cfg.Source, i, layer, codec, random, salt, epoch)
 		en.opaque = cfg.Opaque
+		if cfg.Dependency {
+			if err := en.describeDependencies(); err != nil {
+				return nil, err
+			}
+		}
 		c.layers = append(c.layers, &cameraLayer{
 			encoder: en, track: track, next: epoch,
 			period: time.Second / time.Duration(max(layer.FPS, 1)),

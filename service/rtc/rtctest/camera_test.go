@@ -183,3 +183,43 @@ func TestCameraWithLoss(t *testing.T) {
 		})
 	}
 }
+
+func TestCameraOfEachCodec(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cfg   rtctest.CameraConfig
+		layer rtctest.Layer
+	}{
+		"VP8 with descriptors": {rtctest.CameraConfig{Mime: webrtc.MimeTypeVP8, Dependency: true}, rtctest.Layer{Temporals: 3}},
+		"opaque VP8":           {rtctest.CameraConfig{Mime: webrtc.MimeTypeVP8, Opaque: true, Dependency: true}, rtctest.Layer{}},
+		"VP9":                  {rtctest.CameraConfig{Mime: webrtc.MimeTypeVP9}, rtctest.Layer{Temporals: 2}},
+		"VP9 SVC":              {rtctest.CameraConfig{Mime: webrtc.MimeTypeVP9, Dependency: true}, rtctest.Layer{Temporals: 3, Spatials: 3}},
+		"VP9 SVC by keyframes": {rtctest.CameraConfig{Mime: webrtc.MimeTypeVP9, Dependency: true}, rtctest.Layer{Temporals: 3, Spatials: 3, Apart: true}},
+		"H264":                 {rtctest.CameraConfig{Mime: webrtc.MimeTypeH264}, rtctest.Layer{}},
+		"opaque H264":          {rtctest.CameraConfig{Mime: webrtc.MimeTypeH264, Opaque: true, Dependency: true}, rtctest.Layer{}},
+		"AV1":                  {rtctest.CameraConfig{Mime: webrtc.MimeTypeAV1}, rtctest.Layer{}},
+		"AV1 SVC":              {rtctest.CameraConfig{Mime: webrtc.MimeTypeAV1, Dependency: true}, rtctest.Layer{Temporals: 3, Spatials: 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := deadline(t, 30*time.Second)
+			sender, viewer, _ := pair(ctx, t, rtctest.EndpointConfig{Dependency: true}, false)
+			cfg, layer := c.cfg, c.layer
+			layer.Bitrate, layer.FPS = 600_000, 30
+			cfg.StreamID, cfg.Layers = "cam", []rtctest.Layer{layer}
+			if _, err := sender.PublishCamera(ctx, cfg); err != nil {
+				t.Fatal(err)
+			}
+			err := viewer.AwaitView(ctx, "cam", "video", func(v rtctest.View) bool { return v.Frames >= 40*max(layer.Spatials, 1) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := viewer.Viewed("cam", "video")
+			faultless(t, v)
+			if v.Codec != cfg.Mime || v.Spatial != max(layer.Spatials, 1)-1 || v.Temporal != max(layer.Temporals, 1)-1 ||
+				(v.Described >= v.Frames) != cfg.Dependency {
+				t.Errorf("view %+v", v)
+			}
+		})
+	}
+}

@@ -2,10 +2,13 @@ package rtctest
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"github.com/pion/rtp"
+
+	"rtcd/service/rtc/codec/codectest"
 )
 
 const (
@@ -54,6 +57,8 @@ type encoder struct {
 	pictureID uint16
 	tl0       uint8
 	last      [4][4]uint32 // frame number after the last one, by spatial and temporal layer; 0: none
+
+	dependencies *codectest.Writer // nil: no dependency descriptors
 }
 
 // coded is one frame of one spatial layer, as packetizers need to know it.
@@ -62,8 +67,9 @@ type coded struct {
 	spatial   uint8
 	temporal  uint8
 	spatials  uint8 // of the stream
-	temporals uint8
-	sync      bool // refers, within its spatial layer, to temporal layer 0 only
+	sync      bool  // refers, within its spatial layer, to temporal layer 0 only
+	below     bool  // refers to the spatial layer below
+	top       bool  // nothing refers to it
 	pictureID uint16
 	tl0       uint8
 	frame     uint32
@@ -73,11 +79,9 @@ type coded struct {
 
 // packetizer knows how a codec's payloads look.
 type packetizer interface {
-	// payload appends to b what stands before the body in packet number i of n of a frame.
-	// unchecked is how much of it a forwarder may rewrite: its first bytes.
-	payload(b []byte, f *coded, i, n int) (out []byte, unchecked int)
-	// dependency returns the dependency descriptor of packet i of n, nil if there is none.
-	dependency(f *coded, i, n int) []byte
+	// payload returns what stands before the body in packet number i of n of a frame. unchecked is
+	// how much of it a forwarder may rewrite: its first bytes.
+	payload(f *coded, i, n, body int) (b []byte, unchecked int)
 }
 
 func newEncoder(source string, layer int, cfg Layer, codec packetizer, random *rand.Rand, salt uint16, epoch time.Time) *encoder {
@@ -92,6 +96,25 @@ func newEncoder(source string, layer int, cfg Layer, codec packetizer, random *r
 		e.pictureID |= 0x7f80
 	}
 	return e
+}
+
+// describeDependencies makes the encoder write dependency descriptors.
+func (e *encoder) describeDependencies() error {
+	var mode codectest.Mode
+	switch is := e.cfg; {
+	case is.Spatials <= 1 && is.Temporals <= 1:
+		mode = codectest.L1T1
+	case is.Spatials <= 1 && is.Temporals == 3:
+		mode = codectest.L1T3
+	case is.Spatials == 3 && is.Temporals == 3 && is.Apart:
+		mode = codectest.L3T3Key
+	case is.Spatials == 3 && is.Temporals == 3:
+		mode = codectest.L3T3
+	default:
+		return fmt.Errorf("describe dependencies of %d spatial and %d temporal layers: not known", is.Spatials, is.Temporals)
+	}
+	e.dependencies = codectest.NewWriter(mode, uint16(e.random.Uint32()))
+	return nil
 }
 
 // next makes the packets of the next picture, without what differs between the receivers: SSRC,
@@ -118,6 +141,10 @@ func (e *encoder) next(captured time.Time, key bool) []coming {
 		Version:   2,
 		Timestamp: e.timestamp + uint32(elapsed.Microseconds()*videoClock/1e6),
 	}
+	var dependencies []codectest.LayerFrame
+	if e.dependencies != nil {
+		dependencies = e.dependencies.Picture(key)
+	}
 	var out []coming
 	spatials := max(e.cfg.Spatials, 1)
 	weights := 1<<spatials - 1
@@ -130,7 +157,13 @@ func (e *encoder) next(captured time.Time, key bool) []coming {
 		for i, ref := range f.refs {
 			s.refs[i] = uint16(ref)
 		}
-		out = e.packetize(out, header, &f, s, size<<spatial/weights)
+		packets := e.packetize(header, &f, s, size<<spatial/weights)
+		for i := range packets {
+			if dependencies != nil {
+				packets[i].dependency = dependencies[spatial].Packet(i == 0, i == len(packets)-1)
+			}
+		}
+		out = append(out, packets...)
 	}
 	e.picture++
 	out[len(out)-1].packet.Marker = true
@@ -141,7 +174,7 @@ func (e *encoder) next(captured time.Time, key bool) []coming {
 func (e *encoder) code(key bool, spatial, temporal uint8) coded {
 	f := coded{
 		key: key, spatial: spatial, temporal: temporal,
-		spatials: uint8(max(e.cfg.Spatials, 1)), temporals: uint8(max(e.cfg.Temporals, 1)),
+		spatials: uint8(max(e.cfg.Spatials, 1)), top: int(temporal) > 0 && int(temporal) == e.cfg.Temporals-1,
 		pictureID: e.pictureID, tl0: e.tl0, frame: e.frame, opaque: e.opaque,
 	}
 	e.frame++
@@ -157,31 +190,29 @@ func (e *encoder) code(key bool, spatial, temporal uint8) coded {
 			f.refs = append(f.refs, f.frame+1-newest)
 		}
 	}
-	if spatial > 0 {
+	if f.below = spatial > 0 && (key || !e.cfg.Apart); f.below {
 		f.refs = append(f.refs, 1)
 	}
 	e.last[spatial][temporal] = f.frame + 1
 	return f
 }
 
-// packetize splits a frame of that many bytes.
-func (e *encoder) packetize(out []coming, header rtp.Header, f *coded, s stamp, size int) []coming {
+// packetize splits a frame of about that many bytes.
+func (e *encoder) packetize(header rtp.Header, f *coded, s stamp, size int) []coming {
 	n := max(1, (size+packetBody-1)/packetBody)
+	fill := max(0, size/n-stampSize) / 8
 	s.packets = uint16(n)
-	for i := range n {
-		payload := make([]byte, 0, size/n+128)
-		payload, unchecked := e.codec.payload(payload, f, i, n)
-		for fill := size/n - stampSize; fill > 0; fill -= 8 {
+	out := make([]coming, n)
+	for i := range out {
+		payload, unchecked := e.codec.payload(f, i, n, fill*8+stampSize)
+		for range fill {
 			payload = binary.BigEndian.AppendUint64(payload, e.random.Uint64())
 		}
 		s.packet = uint16(i)
 		h := header
 		h.SequenceNumber = e.sequence
 		e.sequence++
-		out = append(out, coming{
-			packet:     rtp.Packet{Header: h, Payload: s.append(payload, unchecked)},
-			dependency: e.codec.dependency(f, i, n),
-		})
+		out[i].packet = rtp.Packet{Header: h, Payload: s.append(payload, unchecked)}
 	}
 	return out
 }

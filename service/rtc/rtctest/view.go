@@ -42,7 +42,8 @@ type View struct {
 	TimestampDrift   time.Duration // sum of these differences
 	PictureFaults    int           // picture ids (VP8, VP9) that are not the last one's successor
 	LevelFaults      int           // TL0PICIDX likewise
-	DependencyFaults int           // frame numbers of dependency descriptors that do not rise
+	DependencyFaults int           // frame numbers of dependency descriptors that do not rise, keyframes without structure
+	Described        int           // frames with dependency descriptors
 
 	Layer        int // of the simulcast; -1 before the first frame
 	Spatial      int // highest in the last pictures
@@ -88,6 +89,7 @@ type frame struct {
 	mixed      bool // packets say different things
 	dependency uint16
 	hasDD      bool
+	structured bool // its first packet has a template dependency structure
 
 	decodable bool
 	judged    bool
@@ -111,6 +113,12 @@ func (c *checks) frame(f *frame, adjacent bool) {
 	v := &c.view
 	if f.mixed {
 		v.PictureFaults++
+	}
+	if f.hasDD {
+		v.Described++
+		if f.keyframe && f.got[0] && !f.structured {
+			v.DependencyFaults++
+		}
 	}
 	if !c.begun {
 		c.begun = true

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	askAfter  = 500 * time.Millisecond // without a picture, or again
+	askAfter  = 500 * time.Millisecond // that a frame has not become decodable, or again
 	askWithin = time.Second            // of a packet: who sends nothing is asked for nothing
 	lookEvery = 100 * time.Millisecond
 
@@ -35,10 +35,9 @@ type viewing struct {
 	ssrc         uint32
 	dependencyID uint8
 
-	mu      sync.Mutex
-	stamped bool // a camera's packet has come
-	since   time.Time
-	source  string
+	mu     sync.Mutex
+	since  time.Time
+	source string
 
 	// Sequence numbers, counted on from 1<<16 plus the first.
 	newest  int64
@@ -84,6 +83,13 @@ type numberAt struct {
 type bucket1 struct {
 	tenth int64
 	bytes int
+}
+
+func newViewing(mime string, ssrc uint32, dependencyID uint8) *viewing {
+	return &viewing{
+		codec: mime, ssrc: ssrc, dependencyID: dependencyID,
+		seen: make(map[int64]struct{}), frames: make(map[frameKey]*frame), wantKey: true,
+	}
 }
 
 // viewName is under which name a track is viewed: sender and source, with the rid if it has one.
@@ -133,15 +139,13 @@ func (e *Endpoint) AwaitView(ctx context.Context, sender, source string, ok func
 
 // watch reads a video until it ends.
 func (e *Endpoint) watch(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
-	v := &viewing{
-		codec: remote.Codec().MimeType, ssrc: uint32(remote.SSRC()),
-		seen: make(map[int64]struct{}), frames: make(map[frameKey]*frame), wantKey: true,
-	}
+	dependencyID := uint8(0)
 	for _, ext := range receiver.GetParameters().HeaderExtensions {
 		if ext.URI == ExtDependency {
-			v.dependencyID = uint8(ext.ID)
+			dependencyID = uint8(ext.ID)
 		}
 	}
+	v := newViewing(remote.Codec().MimeType, uint32(remote.SSRC()), dependencyID)
 	name := viewName(remote)
 	e.mu.Lock()
 	if e.views == nil {
@@ -336,6 +340,7 @@ func (v *viewing) frame(p *rtp.Packet, number int64, s *stamp, now time.Time) {
 	if v.dependencyID != 0 {
 		if ext := p.GetExtension(v.dependencyID); len(ext) >= 3 {
 			f.dependency, f.hasDD = binary.BigEndian.Uint16(ext[1:]), true
+			f.structured = f.structured || s.packet == 0 && len(ext) > 3 && ext[3]&0x80 != 0
 		}
 	}
 	if f.left > 0 {
@@ -464,19 +469,22 @@ func (v *viewing) tick(now time.Time) (ask bool) {
 	for len(v.stuck) > 0 && now.Sub(v.stuck[0].arrived) > keepFrames {
 		v.stuck = v.stuck[1:]
 	}
-	since := v.freezes.last
-	if since.IsZero() {
-		since = v.since
-	}
-	if now.Sub(since) < askAfter || now.Sub(v.lastAsk) < askAfter || now.Sub(v.lastPacket) > askWithin {
+	if now.Sub(v.lastAsk) < askAfter || now.Sub(v.lastPacket) > askWithin || !v.stalled(now) {
 		return false
-	}
-	if len(v.order) == 0 {
-		return false // only padding comes
 	}
 	v.lastAsk = now
 	v.view.Asked++
 	return true
+}
+
+// stalled reports whether a frame that is newer than what is shown has not become decodable.
+func (v *viewing) stalled(now time.Time) bool {
+	for _, f := range v.order {
+		if !f.decodable && f.first > v.shown.number && now.Sub(f.arrived) >= askAfter {
+			return true
+		}
+	}
+	return false
 }
 
 // check goes on to the next frame in the order of sequence numbers.
