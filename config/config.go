@@ -133,6 +133,10 @@ type RTC struct {
 	UDPSocketsCount     int          `toml:"udp_sockets_count" env:"RTCD_RTC_UDPSOCKETSCOUNT" default:"100 for each CPU"` // per local address
 	NACKBufferSize      int          `toml:"nack_buffer_size" env:"RTCD_RTC_NACKBUFFERSIZE" default:"256"`                // packets per outgoing video stream
 	NACKDisableCopy     bool         `toml:"nack_disable_copy" env:"RTCD_RTC_NACKDISABLECOPY" default:"true"`             // accepted, without effect
+	ScreenShares        int          `toml:"screen_shares" env:"RTCD_RTC_SCREENSHARES" default:"1"`                       // of a call at a time; 0 = no limit
+	LastCameras         int          `toml:"last_cameras" env:"RTCD_RTC_LASTCAMERAS" default:"0"`                         // sent to each session, of the most recent speakers; 0 = all
+	LoudestVoices       int          `toml:"loudest_voices" env:"RTCD_RTC_LOUDESTVOICES" default:"0"`                     // of a call that are forwarded; 0 = all
+	VideoCodecs         []string     `toml:"video_codecs" env:"RTCD_RTC_VIDEOCODECS" default:"VP8,AV1,VP9,H264"`          // the preferred first; names as in SDP
 	Limits              RTCLimits    `toml:"limits"`
 }
 

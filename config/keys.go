@@ -22,6 +22,7 @@ type Key struct {
 const (
 	keyUDPSockets  = "rtc.udp_sockets_count"
 	keyICEServers  = "rtc.ice_servers"
+	keyVideoCodecs = "rtc.video_codecs"
 	socketsPerCPU  = 100
 	maxTextPrinted = 200 // bytes of an operator's value that a fault repeats
 )
@@ -31,6 +32,7 @@ var (
 	durationType = reflect.TypeFor[time.Duration]()
 	portsType    = reflect.TypeFor[PortOverride]()
 	serversType  = reflect.TypeFor[[]ICEServer]()
+	namesType    = reflect.TypeFor[[]string]()
 )
 
 // registry is what the tags of Config say: all keys in order, the same by name, by variable, and
@@ -122,6 +124,8 @@ func (k *Key) setText(c *Config, text string) Faults {
 			return faults
 		}
 		f.Set(reflect.ValueOf(servers))
+	case f.Type() == namesType:
+		f.Set(reflect.ValueOf(splitNames(text)))
 	case f.Type() == durationType:
 		d, err := time.ParseDuration(text)
 		if err != nil {
@@ -146,6 +150,18 @@ func (k *Key) setText(c *Config, text string) Faults {
 	return nil
 }
 
+// splitNames returns the entries of a comma list, without the spaces around them.
+func splitNames(text string) []string {
+	if strings.TrimSpace(text) == "" {
+		return []string{}
+	}
+	names := strings.Split(text, ",")
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	return names
+}
+
 const ruleDuration = `must be a duration such as "24h", "90m" or "1h30m"`
 
 // setTOML sets the key from a decoded TOML value.
@@ -165,6 +181,20 @@ func (k *Key) setTOML(c *Config, v any) Faults {
 			return faults
 		}
 		f.Set(reflect.ValueOf(servers))
+	case f.Type() == namesType:
+		list, ok := anyList(v)
+		if !ok {
+			return wrong("a list")
+		}
+		names := make([]string, 0, len(list))
+		for i, entry := range list {
+			name, ok := entry.(string)
+			if !ok {
+				return Faults{{Key: fmt.Sprintf("%s[%d]", k.Name, i), Value: k.shown(entry), Rule: "must be a string, not " + tomlType(entry)}}
+			}
+			names = append(names, name)
+		}
+		f.Set(reflect.ValueOf(names))
 	case f.Type() == durationType:
 		s, ok := v.(string)
 		if !ok {

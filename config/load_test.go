@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,20 @@ func TestEnvironmentForms(t *testing.T) {
 		"RTCD_RTC_ICEHOSTOVERRIDE=", "RTCD_RTC_ICESERVERS=", "RTCD_API_ADMIN_LISTENADDRESS=")
 	if c.RTC.ICEHostOverride != "" || c.RTC.ICEServers != nil || c.API.Admin.ListenAddress != "" {
 		t.Errorf("not cleared: %+v", c)
+	}
+}
+
+func TestVideoCodecs(t *testing.T) {
+	if got := Default().RTC.VideoCodecs; !slices.Equal(got, []string{"VP8", "AV1", "VP9", "H264"}) {
+		t.Errorf("default is %q", got)
+	}
+	c := mustLoad(t, "rtc.video_codecs = ['H264', 'VP8']")
+	if got := c.RTC.VideoCodecs; !slices.Equal(got, []string{"H264", "VP8"}) {
+		t.Errorf("file gives %q", got)
+	}
+	c = mustLoad(t, "rtc.video_codecs = ['H264', 'VP8']", "RTCD_RTC_VIDEOCODECS= VP9 ,VP8")
+	if got := c.RTC.VideoCodecs; !slices.Equal(got, []string{"VP9", "VP8"}) {
+		t.Errorf("environment gives %q", got)
 	}
 }
 

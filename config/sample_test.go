@@ -70,6 +70,13 @@ func TestSampleHasEveryKey(t *testing.T) {
 		if k.Name == keyUDPSockets {
 			want = fmt.Sprint(socketsPerCPU * sampleCPUs)
 		}
+		if names, ok := value.([]any); ok && len(names) > 0 {
+			texts := make([]string, len(names))
+			for i, name := range names {
+				texts[i] = fmt.Sprint(name)
+			}
+			value = strings.Join(texts, ",")
+		}
 		if fmt.Sprint(value) != want {
 			t.Errorf("sample has %s = %v, want %s", k.Name, value, want)
 		}

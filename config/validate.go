@@ -171,6 +171,31 @@ func (k *checking) checkRTC() {
 	if n := r.NACKBufferSize; n != 0 && (n < 32 || n > 8192 || n&(n-1) != 0) {
 		k.fault("rtc.nack_buffer_size", n, "must be 0 (means 256) or a power of two from 32 to 8192")
 	}
+	k.between("rtc.screen_shares", r.ScreenShares, 0, 64)
+	k.between("rtc.last_cameras", r.LastCameras, 0, 1000)
+	k.between("rtc.loudest_voices", r.LoudestVoices, 0, 1000)
+	k.checkVideoCodecs()
+}
+
+// videoCodecs are those the server can forward.
+var videoCodecs = []string{"VP8", "AV1", "VP9", "H264"}
+
+func (k *checking) checkVideoCodecs() {
+	list := k.RTC.VideoCodecs
+	wrong := func(rule string) { k.fault(keyVideoCodecs, strings.Join(list, ","), rule) }
+	for i, name := range list {
+		if !slices.Contains(videoCodecs, name) {
+			wrong("must hold only " + strings.Join(videoCodecs, ", ") + ", not " + quoted(clip(name)))
+			return
+		}
+		if slices.Contains(list[:i], name) {
+			wrong("must name " + name + " once")
+			return
+		}
+	}
+	if !slices.Contains(list, "VP8") {
+		wrong("must have VP8, which every client knows")
+	}
 }
 
 // checkPortClash finds a media TCP port that another TCP listener has already.
