@@ -55,10 +55,12 @@ const (
 	Opus Codec = iota
 	VP8
 	AV1
+	VP9
+	H264
 	numCodecs
 )
 
-var codecLabels = [numCodecs]string{"audio/opus", "video/VP8", "video/AV1"}
+var codecLabels = [numCodecs]string{"audio/opus", "video/VP8", "video/AV1", "video/VP9", "video/H264"}
 
 func (c Codec) label() string { return pick(codecLabels[:], int(c)) }
 

@@ -17,6 +17,8 @@ import (
 // then is. So changes that come together are seen together, and none can be missed or reordered.
 type call struct {
 	group, id string
+	screens   int            // that may be shared at a time; negative: any number
+	floor     *forward.Floor // nil: all voices are forwarded
 
 	// Fixed by the first that asks; all sessions of the call share it.
 	certOnce sync.Once
@@ -27,23 +29,28 @@ type call struct {
 
 	mu      sync.Mutex
 	members map[*session]struct{}
-	sharer  *session // whose screen-on came first and has not ended
-	stream  string   // the stream id it named
+	sharers map[*session]string // whose screens are shared, by the ids of their streams
 }
 
 // A publication is one source of one session, as the others see it.
 type publication struct {
 	trackID string
 	source  forward.Source
-	mime    string // of its codec
+	codec   codecName
 	owner   *session
 	mid     string
 	stream  string // id of the endpoint's stream
 	media   *forward.Publication
 }
 
-func newCall(group, id string) *call {
-	c := &call{group: group, id: id, members: make(map[*session]struct{})}
+func newCall(group, id string, screens, voices int) *call {
+	c := &call{
+		group: group, id: id, screens: screens,
+		members: make(map[*session]struct{}), sharers: make(map[*session]string),
+	}
+	if voices > 0 {
+		c.floor = forward.NewFloor(voices)
+	}
 	c.publications.Store(new([]*publication))
 	return c
 }
@@ -65,9 +72,7 @@ func (c *call) enter(s *session) {
 func (c *call) leave(s *session) {
 	c.mu.Lock()
 	delete(c.members, s)
-	if c.sharer == s {
-		c.sharer, c.stream = nil, ""
-	}
+	delete(c.sharers, s)
 	gone := c.removeLocked(func(p *publication) bool { return p.owner == s })
 	c.mu.Unlock()
 	c.removed(gone)
@@ -79,7 +84,7 @@ func (c *call) publish(p *publication) bool {
 	c.mu.Lock()
 	_, member := c.members[p.owner]
 	ofShare := p.source == forward.Screen || p.source == forward.ScreenAudio
-	if !member || ofShare && (c.sharer != p.owner || c.stream != p.stream) {
+	if !member || ofShare && !c.sharesLocked(p.owner, p.stream) {
 		c.mu.Unlock()
 		return false
 	}
@@ -138,23 +143,25 @@ func (c *call) nudge() {
 	}
 }
 
-// shareScreen makes s the sharer if there is none. Another one meanwhile changes nothing.
+// shareScreen makes s a sharer if there is room for one. Else it changes nothing, then or later.
 func (c *call) shareScreen(s *session, stream string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.members[s]; ok && (c.sharer == nil || c.sharer == s) {
-		c.sharer, c.stream = s, stream
+	_, member := c.members[s]
+	_, sharer := c.sharers[s]
+	if member && (sharer || c.screens < 0 || len(c.sharers) < c.screens) {
+		c.sharers[s] = stream
 	}
 }
 
 // stopScreen ends the share of s and what belongs to it.
 func (c *call) stopScreen(s *session) {
 	c.mu.Lock()
-	if c.sharer != s {
+	if _, ok := c.sharers[s]; !ok {
 		c.mu.Unlock()
 		return
 	}
-	c.sharer, c.stream = nil, ""
+	delete(c.sharers, s)
 	c.mu.Unlock()
 	c.unpublish(s, func(p *publication) bool {
 		return p.source == forward.Screen || p.source == forward.ScreenAudio
@@ -165,5 +172,10 @@ func (c *call) stopScreen(s *session) {
 func (c *call) shares(s *session, stream string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sharer == s && stream != "" && c.stream == stream
+	return c.sharesLocked(s, stream)
+}
+
+func (c *call) sharesLocked(s *session, stream string) bool {
+	shared, ok := c.sharers[s]
+	return ok && stream != "" && shared == stream
 }

@@ -92,12 +92,18 @@ func (s *session) channelMessage(m webrtc.DataChannelMessage) {
 	}
 }
 
-// sendMediaMap tells the endpoint what it is going to be sent in which section.
+// sendMediaMap tells the endpoint what it is going to be sent in which section, and what it is not
+// because it does not take the codec.
 func (s *session) sendMediaMap() error {
 	media := make(map[string]channel.Media, len(s.downlinks))
 	for p, d := range s.downlinks {
 		if d.section != nil {
 			media[d.section.Mid()] = channel.Media{Type: p.source.String(), SenderID: p.owner.info.SessionID}
+		}
+	}
+	for _, p := range s.unsupported {
+		media[p.trackID] = channel.Media{
+			Type: p.source.String(), SenderID: p.owner.info.SessionID, Unsupported: p.codec.mime,
 		}
 	}
 	s.sendChannel(channel.AppendMediaMap(nil, media))

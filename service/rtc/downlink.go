@@ -2,7 +2,6 @@ package rtc
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -69,8 +68,9 @@ func (s *session) reconcile() {
 		}
 		d := &downlink{}
 		d.track = &track{
-			id: p.trackID, stream: p.owner.info.SessionID, kind: kindOf(p.source), mime: p.mime,
+			id: p.trackID, stream: p.owner.info.SessionID, kind: kindOf(p.source), codec: p.codec,
 			bind: func(c forward.SubscriptionConfig) { s.post(func() { s.trackBound(d, c) }) },
+			fail: func() { s.post(func() { s.trackRefused(p.codec) }) },
 		}
 		s.downlinks[p] = d
 		want = true
@@ -78,34 +78,51 @@ func (s *session) reconcile() {
 	if want {
 		s.perform(s.machine.Want(time.Now()))
 	}
+	if s.untold { // and no offer tells it
+		s.untold = false
+		for _, p := range s.unsupported {
+			s.log.Warn("endpoint does not take the codec of a video", "trackID", p.trackID, "codec", p.codec.mime)
+		}
+		_ = s.sendMediaMap()
+	}
 }
 
-// wanted lists the publications of the others that this session is sent: all sound, and of each
-// video the codec that it takes: AV1 if it said that it can and there is one, else VP8.
+// wanted lists the publications of the others that this session is to be sent: all sound, and each
+// video in the codec that suits it best. Videos in codecs that it does not take are noted, to be
+// told.
 func (s *session) wanted() []*publication {
 	published := *s.call.publications.Load()
-	av1 := s.info.AV1Support != nil && *s.info.AV1Support
-	var out []*publication
-	for _, p := range published {
-		if p.owner == s {
-			continue
+	var out, unsupported []*publication
+	for i, p := range published {
+		switch {
+		case p.owner == s:
+		case kindOf(p.source) == webrtc.RTPCodecTypeAudio:
+			out = append(out, p)
+		case slices.ContainsFunc(published[:i], p.sameVideo): // was dealt with there
+		default:
+			of := []*publication{p}
+			for _, q := range published[i+1:] {
+				if p.sameVideo(q) {
+					of = append(of, q)
+				}
+			}
+			if best := s.choose(of); best != nil {
+				out = append(out, best)
+			} else {
+				unsupported = append(unsupported, p)
+			}
 		}
-		if kindOf(p.source) == webrtc.RTPCodecTypeVideo && isAV1(p.mime) != (av1 && hasAV1(published, p)) {
-			continue
-		}
-		out = append(out, p)
+	}
+	if !slices.Equal(unsupported, s.unsupported) {
+		s.unsupported, s.untold = unsupported, true
 	}
 	return out
 }
 
-// hasAV1 reports whether the video of p is published in AV1, by p or beside it.
-func hasAV1(published []*publication, p *publication) bool {
-	return slices.ContainsFunc(published, func(q *publication) bool {
-		return q.owner == p.owner && q.source == p.source && isAV1(q.mime)
-	})
+// sameVideo reports whether p and q are the same picture, in two codecs.
+func (p *publication) sameVideo(q *publication) bool {
+	return p.owner == q.owner && p.source == q.source && kindOf(p.source) == webrtc.RTPCodecTypeVideo
 }
-
-func isAV1(mime string) bool { return strings.EqualFold(mime, webrtc.MimeTypeAV1) }
 
 // updateTracks puts all changes of the downlinks into the peer connection, for the next offer.
 func (s *session) updateTracks() error {
@@ -141,6 +158,14 @@ func (s *session) trackBound(d *downlink, c forward.SubscriptionConfig) {
 	s.subscribe(d)
 }
 
+// trackRefused: the endpoint has answered and does not take the codec. Perhaps there is another.
+func (s *session) trackRefused(c codecName) {
+	if !s.untaken[c] {
+		s.untaken[c] = true
+		s.reconcile()
+	}
+}
+
 // subscribe starts the flow of a downlink that is ready for it.
 func (s *session) subscribe(d *downlink) {
 	if !s.connected || !d.bound || d.sub != nil {
@@ -150,6 +175,7 @@ func (s *session) subscribe(d *downlink) {
 		if e != d {
 			continue
 		}
+		d.config.MID = d.section.Mid()
 		sub, err := p.media.Subscribe(s.media, d.config)
 		if err != nil {
 			s.tenant.Errored(metrics.TrackError)
@@ -157,7 +183,7 @@ func (s *session) subscribe(d *downlink) {
 			return
 		}
 		d.sub = sub
-		codec := metricCodec(p.mime)
+		codec := metricCodec(p.codec.mime)
 		s.tenant.TrackStarted(metrics.Out, codec)
 		d.counted = func() { s.tenant.TrackEnded(metrics.Out, codec) }
 		return
@@ -168,8 +194,9 @@ func (s *session) subscribe(d *downlink) {
 type track struct {
 	id, stream string
 	kind       webrtc.RTPCodecType
-	mime       string
+	codec      codecName
 	bind       func(forward.SubscriptionConfig) // only posts
+	fail       func()                           // likewise
 }
 
 func (t *track) ID() string                { return t.id }
@@ -180,31 +207,14 @@ func (t *track) Kind() webrtc.RTPCodecType { return t.kind }
 // Bind is called when the endpoint has agreed to the track. An endpoint that does not take the
 // codec is sent nothing; its answer stands all the same.
 func (t *track) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
-	for _, codec := range c.CodecParameters() {
-		if !strings.EqualFold(codec.MimeType, t.mime) {
-			continue
-		}
-		config := forward.SubscriptionConfig{SSRC: uint32(c.SSRC()), PayloadType: uint8(codec.PayloadType)}
-		for _, ext := range c.HeaderExtensions() {
-			if ext.URI == engine.ExtTWCC && ext.ID >= 1 && ext.ID <= 14 {
-				config.Ext.TWCC = uint8(ext.ID)
-			}
-		}
-		t.bind(config)
-		return codec, nil
+	config, params, ok := engine.SubscriptionConfig(c, t.codec.mime, t.codec.fmtp)
+	if !ok {
+		t.fail()
+		return params, webrtc.ErrUnsupportedCodec
 	}
-	if all := c.CodecParameters(); len(all) > 0 {
-		return all[0], nil
-	}
-	return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
+	t.bind(config)
+	return params, nil
 }
 
 // Unbind is called when the track is taken away; the downlink has ended the flow before.
 func (t *track) Unbind(webrtc.TrackLocalContext) error { return nil }
-
-func kindOf(s forward.Source) webrtc.RTPCodecType {
-	if s == forward.Voice || s == forward.ScreenAudio {
-		return webrtc.RTPCodecTypeAudio
-	}
-	return webrtc.RTPCodecTypeVideo
-}

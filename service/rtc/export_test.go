@@ -18,8 +18,8 @@ func (s *Server) Sharer(groupID, callID string) string {
 	s.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sharer == nil {
-		return ""
+	for s := range c.sharers {
+		return s.info.SessionID
 	}
-	return c.sharer.info.SessionID
+	return ""
 }

@@ -72,6 +72,16 @@ type Config struct {
 	// Discover is the STUN server asked for our external addresses at start, host and port.
 	Discover string
 
+	// Screens is how many screens may be shared in a call at a time. 0 means one, as clients of the
+	// wire expect; less than that any number.
+	Screens int
+	// Voices is how many voices of a call are forwarded, the loudest ones; 0: all.
+	Voices int
+	// Cameras is how many cameras a session is sent, those of the most recent speakers; 0: all.
+	Cameras int
+	// History is how many packets of a video are kept for those who miss them; see forward.Config.
+	History int
+
 	Limits  Limits
 	Emit    func(Event) // takes the sessions' events; must not block
 	Metrics *metrics.Metrics
@@ -143,6 +153,9 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Limits.MediaSections == 0 {
 		cfg.Limits.MediaSections = 1024
 	}
+	if cfg.Screens == 0 {
+		cfg.Screens = 1
+	}
 	if cfg.times.firstOffer == 0 {
 		cfg.times.firstOffer = firstOfferTime
 	}
@@ -151,7 +164,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log,
-		plane:    forward.NewPlane(forward.Config{}),
+		plane:    forward.NewPlane(forward.Config{History: cfg.History, LastCameras: cfg.Cameras}),
 		stop:     make(chan struct{}),
 		groups:   make(map[string]*group),
 		sessions: make(map[key]*session),
@@ -276,7 +289,7 @@ func (s *Server) addLocked(info SessionInfo) (*session, error) {
 		return nil, s.limited(LimitJoins)
 	}
 	if c == nil {
-		c = newCall(info.GroupID, info.CallID)
+		c = newCall(info.GroupID, info.CallID, s.cfg.Screens, s.cfg.Voices)
 		g.calls[info.CallID] = c
 	}
 	s.groups[info.GroupID] = g

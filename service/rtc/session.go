@@ -59,6 +59,9 @@ type session struct {
 	leaving     []*webrtc.RTPTransceiver // sections of downlinks that are no more
 	unsent      bool                     // the peer connection has changes that no answered offer contains
 	videoStream string                   // named by the last video-on
+	untaken     map[codecName]bool       // codecs that answers left out
+	unsupported []*publication           // videos of others that it takes in no codec
+	untold      bool                     // the endpoint has not been told of a change of those
 }
 
 func newSession(srv *Server, c *call, info SessionInfo) *session {
@@ -75,6 +78,7 @@ func newSession(srv *Server, c *call, info SessionInfo) *session {
 		machine:   negotiate.New(srv.cfg.times.negotiate),
 		streams:   make(map[string]forward.Stream),
 		downlinks: make(map[*publication]*downlink),
+		untaken:   make(map[codecName]bool),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s

@@ -2,11 +2,13 @@ package rtc
 
 import (
 	"crypto/rand"
-	"slices"
 	"strings"
+
+	"github.com/pion/webrtc/v4"
 
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/rtc/codec"
 	"rtcd/service/rtc/engine"
 	"rtcd/service/rtc/forward"
 )
@@ -34,9 +36,13 @@ func (s *session) applySections() {
 	s.publishStreams()
 }
 
-// streamStarted notes that packets of a section come, and publishes what that makes possible.
+// streamStarted notes that packets of a section come, and publishes what that makes possible. An
+// endpoint that goes over to another codec makes a new publication.
 func (s *session) streamStarted(st forward.Stream) {
 	s.streams[st.MID] = st
+	s.call.unpublish(s, func(p *publication) bool {
+		return p.mid == st.MID && kindOf(p.source) == webrtc.RTPCodecTypeVideo && p.codec != codecName{st.Mime, st.Fmtp}
+	})
 	s.publishStreams()
 }
 
@@ -50,7 +56,7 @@ func (s *session) publishStreams() {
 			continue
 		}
 		source, ok := s.sourceOf(section)
-		if !ok || s.publishes(mid, source, st.Mime) {
+		if !ok || s.publishes(mid, source, st) {
 			continue
 		}
 		s.publish(section, st, source)
@@ -75,9 +81,10 @@ func (s *session) sourceOf(section engine.Section) (forward.Source, bool) {
 
 // publishes reports whether the section feeds a publication, or the session has one of that
 // source and codec already.
-func (s *session) publishes(mid string, source forward.Source, mime string) bool {
+func (s *session) publishes(mid string, source forward.Source, st forward.Stream) bool {
 	for _, p := range *s.call.publications.Load() {
-		if p.owner == s && (p.mid == mid || p.source == source && strings.EqualFold(p.mime, mime)) {
+		sameCodec := strings.EqualFold(p.codec.mime, st.Mime) || kindOf(source) == webrtc.RTPCodecTypeAudio
+		if p.owner == s && (p.mid == mid || p.source == source && sameCodec) {
 			return true
 		}
 	}
@@ -88,18 +95,21 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 	p := &publication{
 		trackID: source.String() + "_" + s.info.SessionID + "_" + randomID(8),
 		source:  source,
-		mime:    st.Mime,
+		codec:   codecName{st.Mime, st.Fmtp},
 		owner:   s,
 		mid:     st.MID,
 		stream:  section.StreamID,
 	}
 	cfg := forward.PublicationConfig{
 		Source:    source,
-		RID:       chosenRID(section.RIDs),
+		RIDs:      orderRIDs(section.RIDs),
 		WriteTime: s.server.writeTime(s.info.GroupID, source),
 	}
-	if source == forward.Voice {
-		cfg.OnVoice = s.voiceChanged
+	switch {
+	case source == forward.Voice:
+		cfg.OnVoice, cfg.Floor = s.voiceChanged, s.call.floor
+	case kindOf(source) == webrtc.RTPCodecTypeVideo:
+		cfg.Codec, cfg.PayloadType = codec.Of(st.Mime), st.PayloadType
 	}
 	media, err := s.media.Publish(st.MID, cfg)
 	if err != nil {
@@ -108,39 +118,18 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 		return
 	}
 	p.media = media
-	s.tenant.TrackStarted(metrics.In, metricCodec(p.mime))
+	s.tenant.TrackStarted(metrics.In, metricCodec(p.codec.mime))
 	if !s.call.publish(p) {
 		media.Close()
 		s.trackEnded(p)
 		return
 	}
-	s.log.Info("publication started", "trackID", p.trackID, "mid", st.MID, "ssrc", st.SSRC, "codec", p.mime)
-}
-
-// chosenRID is the one layer of a simulcast section that is forwarded: the low one.
-func chosenRID(rids []string) string {
-	switch {
-	case len(rids) == 0:
-		return ""
-	case slices.Contains(rids, "l"):
-		return "l"
-	default:
-		return rids[0]
-	}
+	s.log.Info("publication started", "trackID", p.trackID, "mid", st.MID, "ssrc", st.SSRC, "codec", p.codec.mime)
 }
 
 // trackEnded takes back the metrics of a publication of this session.
-func (s *session) trackEnded(p *publication) { s.tenant.TrackEnded(metrics.In, metricCodec(p.mime)) }
-
-func metricCodec(mime string) metrics.Codec {
-	switch strings.ToLower(mime) {
-	case "video/vp8":
-		return metrics.VP8
-	case "video/av1":
-		return metrics.AV1
-	default:
-		return metrics.Opus
-	}
+func (s *session) trackEnded(p *publication) {
+	s.tenant.TrackEnded(metrics.In, metricCodec(p.codec.mime))
 }
 
 // voiceChanged tells the backend who speaks. It comes from the data plane and only posts on.

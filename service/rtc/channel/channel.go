@@ -61,6 +61,10 @@ var (
 type Media struct {
 	Type     string // voice, screen, screen-audio or video
 	SenderID string // session id
+
+	// Unsupported is the codec of a video that the endpoint does not take. Then it is sent in no
+	// section, and the key of the entry is its track id. It is an addition of ours to the wire.
+	Unsupported string
 }
 
 // Message is a decoded message. Type says which other field is set.
@@ -135,6 +139,8 @@ func readMedia(r *msgpack.Reader) (map[string]Media, error) {
 				m.Type, err = readText(r)
 			case "sender_id":
 				m.SenderID, err = readText(r)
+			case "unsupported":
+				m.Unsupported, err = readText(r)
 			default:
 				err = r.Skip(2)
 			}
@@ -259,11 +265,20 @@ func AppendMediaMap(dst []byte, media map[string]Media) []byte {
 	dst = msgpack.AppendMap(head(dst, MediaMap), len(media))
 	for _, mid := range slices.Sorted(maps.Keys(media)) {
 		dst = msgpack.AppendString(dst, mid)
-		dst = msgpack.AppendMap(dst, 2)
+		m := media[mid]
+		fields := 2
+		if m.Unsupported != "" {
+			fields = 3
+		}
+		dst = msgpack.AppendMap(dst, fields)
 		dst = msgpack.AppendString(dst, "type")
-		dst = msgpack.AppendString(dst, media[mid].Type)
+		dst = msgpack.AppendString(dst, m.Type)
 		dst = msgpack.AppendString(dst, "sender_id")
-		dst = msgpack.AppendString(dst, media[mid].SenderID)
+		dst = msgpack.AppendString(dst, m.SenderID)
+		if m.Unsupported != "" {
+			dst = msgpack.AppendString(dst, "unsupported")
+			dst = msgpack.AppendString(dst, m.Unsupported)
+		}
 	}
 	return dst
 }

@@ -59,7 +59,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 				for _, of := range []Source{Voice, Screen} {
 					t.Run(fmt.Sprintf("%s/%s/%d/%v", of, profile, n, twcc), func(t *testing.T) {
 						src, next := audience(t, of, profile, n, twcc)
-						for range historySize { // a history takes its memory as it grows
+						for range defaultHistory { // a history takes its memory as it grows
 							next()
 						}
 						if got := testing.AllocsPerRun(100, next); got != 0 {

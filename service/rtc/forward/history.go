@@ -2,15 +2,15 @@ package forward
 
 import (
 	"encoding/binary"
-
-	"github.com/pion/rtp"
+	"time"
 
 	"rtcd/service/rtc/netio"
 )
 
 const (
-	historySize  = 512 // packets of a video kept for those who miss them, a power of two
-	historyChunk = 16  // packets whose memory is allocated at a time, when first used
+	defaultHistory = 512       // packets of a layer kept for those who miss them
+	historyChunk   = 16        // packets whose memory is allocated at a time, when first used
+	maxSlot        = 1500 + 64 // bytes of a packet as it is kept, with the room before it
 
 	maxResends  = 3         // of one packet to one receiver
 	resendShare = 4         // one byte may be sent again for so many sent
@@ -22,74 +22,101 @@ const (
 	maxAsked = 16
 )
 
-// history keeps the last packets of a publication, once for all its receivers. It is guarded by
-// the publication's fanning.
+// history keeps the last packets of a layer, once for all receivers. It is guarded by the
+// publication's fanning.
 type history struct {
 	newest  uint64 // extended number
-	packets [historySize]packet
-	chunks  [historySize / historyChunk][]byte
+	packets []packet
+	chunks  [][]byte
+}
+
+// newHistory returns a history of that many packets, a power of two of at least historyChunk.
+func newHistory(size int) *history {
+	return &history{packets: make([]packet, size), chunks: make([][]byte, size/historyChunk)}
 }
 
 // keep copies p into the history, in the place of what is too old by now.
 func (h *history) keep(p *packet) {
-	i := int(p.number % historySize)
+	size := uint64(len(h.packets))
+	i := int(p.number % size)
 	slot := &h.packets[i]
 	if slot.number > p.number {
 		return // p is so late that its place is taken
 	}
+	const chunkSize = maxSlot + maxElements
 	chunk := &h.chunks[i/historyChunk]
 	if *chunk == nil {
-		*chunk = make([]byte, historyChunk*maxPacket)
+		*chunk = make([]byte, historyChunk*chunkSize)
 	}
-	at := i % historyChunk * maxPacket
+	at := i % historyChunk * chunkSize
 	*slot = *p
-	slot.bytes = append((*chunk)[at:at:at+maxPacket], p.bytes...)
+	if len(p.bytes) > maxSlot || len(p.elements) > maxElements {
+		slot.bytes = nil
+		return
+	}
+	slot.bytes = append((*chunk)[at:at:at+maxSlot], p.bytes...)
+	slot.elements = append((*chunk)[at+maxSlot:at+maxSlot:at+chunkSize], p.elements...)
 	h.newest = max(h.newest, p.number)
 }
 
-// find returns the packet that was sent as seq, nil if it is not there any more.
-func (h *history) find(seq uint16) *packet {
-	p := &h.packets[seq%historySize]
-	if p.bytes == nil || uint16(p.number) != seq || h.newest-p.number >= historySize {
+// find returns the packet with that number, by its low half; nil if it is not there any more.
+func (h *history) find(number uint32) *packet {
+	p := &h.packets[int(number)%len(h.packets)]
+	if p.bytes == nil || uint32(p.number) != number || h.newest-p.number >= uint64(len(h.packets)) {
 		return nil
 	}
 	return p
 }
 
 // sendLog is what a subscription remembers of the last packets it sent, so that it can send them
-// again: the same bytes, since two packets under one number would share a nonce. It is guarded by
-// the publication's fanning.
+// again. It is guarded by the publication's fanning.
 type sendLog struct {
 	credit  int // bytes sent, less resendShare times those sent again
-	entries [historySize]sent
-}
-
-// sent is a packet that was sent.
-type sent struct {
-	number    uint32 // low half of the extended number
-	transport uint16 // its transport-wide number
-	times     uint8  // 0: never
+	entries []sent
 }
 
 // add notes a packet of n bytes that was sent for the first time.
-func (l *sendLog) add(p *packet, transport uint16, n int) {
+func (l *sendLog) add(s *sent, n int) {
 	l.credit = min(resendBurst, l.credit+n)
-	l.entries[p.number%historySize] = sent{number: uint32(p.number), transport: transport, times: 1}
+	e := &l.entries[int(s.number)%len(l.entries)]
+	*e = *s
+	e.times = 1
+}
+
+// find returns the packet that was sent as seq, nil if there was none or it is forgotten.
+func (l *sendLog) find(seq uint16) *sent {
+	s := &l.entries[int(seq)%len(l.entries)]
+	if s.times == 0 || uint16(s.number) != seq {
+		return nil
+	}
+	return s
 }
 
 // resend sends the packet that the receiver knows as seq once more, if it was sent and there is
 // room in the budget. It returns how many bytes that was, 0 for none.
-func (sub *Subscription) resend(out *netio.Batch, path netio.Path, seq uint16, scratch *rtp.Header) (n int) {
-	h, l := sub.pub.history, sub.log
-	if h == nil || sub.closed.Load() {
+func (sub *Subscription) resend(r *reader, path netio.Path, seq uint16) (n int) {
+	l := sub.log
+	if sub.closed.Load() {
 		return 0
 	}
-	p, s := h.find(seq), &l.entries[seq%historySize]
-	if p == nil || s.times == 0 || s.times > maxResends || s.number != uint32(p.number) ||
-		l.credit < resendShare*(len(p.bytes)+longestTag) {
+	s := l.find(seq)
+	if s == nil || s.times > maxResends {
 		return 0
 	}
-	n = sub.write(out, path, p, s.transport, scratch)
+	h := sub.pub.layers[s.layer].history
+	if h == nil {
+		return 0
+	}
+	p := h.find(s.source)
+	if p == nil || l.credit < resendShare*(len(p.bytes)+longestTag) {
+		return 0
+	}
+	if sub.repair != 0 {
+		n = sub.writeRepair(r, path, p, s)
+	} else {
+		// The same bytes: two packets under one number would share a nonce.
+		n = sub.write(r.out, path, p, s, &r.scratch)
+	}
 	l.credit -= resendShare * n
 	s.times++
 	return n
@@ -103,16 +130,16 @@ func (r *reader) nack(peer *Peer, b []byte) {
 	}
 	sub := peer.subscription(binary.BigEndian.Uint32(b[8:]))
 	path := peer.path.Load()
-	if sub == nil || sub.log == nil || path == nil {
+	if sub == nil || path == nil {
 		return
 	}
 	for entries := b[fci:]; len(entries) >= 4 && r.asked < maxAsked; entries = entries[4:] {
 		r.asked++
 		seq, following := binary.BigEndian.Uint16(entries), binary.BigEndian.Uint16(entries[2:])
 		sub.pub.fanning.Lock()
-		for asked := uint32(following)<<1 | 1; asked != 0; asked >>= 1 {
+		for asked := uint32(following)<<1 | 1; asked != 0 && sub.log != nil; asked >>= 1 {
 			if asked&1 != 0 {
-				r.resent(sub.resend(r.out, *path, seq, &r.scratch))
+				r.resent(sub.resend(r, *path, seq))
 			}
 			seq++
 		}
@@ -127,4 +154,39 @@ func (r *reader) resent(n int) {
 		r.counts.BytesOut += uint64(n)
 		r.counts.Resent++
 	}
+}
+
+const (
+	// A receiver that is new gets what came since the last keyframe at once, if that is not more
+	// than this: asking for another keyframe would be refused by its limit anyhow.
+	maxCatchUp     = 1200 * time.Millisecond
+	maxCatchUpSize = 256 << 10
+)
+
+// catchUp sends a receiver that got nothing yet what there is since the last keyframe of the
+// layer it is to be sent, if it is all there. The packets of the batch at hand are among it.
+func (r *reader) catchUp(sub *Subscription, path netio.Path, want target) bool {
+	if want.layer < 0 {
+		return false
+	}
+	l := sub.pub.layers[want.layer]
+	h := l.history
+	if h == nil || l.begin == 0 || r.now-l.began > maxCatchUp || h.newest-l.begin >= uint64(len(h.packets))/2 {
+		return false
+	}
+	size := 0
+	for n := l.begin; n <= h.newest; n++ {
+		p := h.find(uint32(n))
+		if p == nil {
+			return false
+		}
+		size += len(p.bytes)
+	}
+	if size > maxCatchUpSize {
+		return false
+	}
+	for n := l.begin; n <= h.newest; n++ {
+		r.show(sub, path, h.find(uint32(n)), want)
+	}
+	return true
 }

@@ -114,7 +114,7 @@ func TestNACKIsAnsweredWithinLimits(t *testing.T) {
 	lateSub := late.subscribe(pub)
 	sent := speaker.show(600)
 	newest := sent[599].SequenceNumber
-	oldest := newest - historySize + 1
+	oldest := newest - defaultHistory + 1
 	for name, c := range map[string]struct {
 		e    *endpoint
 		sub  *Subscription
@@ -191,9 +191,9 @@ func TestNACKOfWhatWasNeverSent(t *testing.T) {
 	viewer, other := r.endpoint(gcm), r.endpoint(gcm)
 	sub := viewer.subscribe(pub)
 	other.subscribe(pub)
-	speaker.show(historySize)
+	speaker.show(defaultHistory)
 	path := viewer.peer.path.Swap(nil)
-	missed := speaker.show(historySize / 2)
+	missed := speaker.show(defaultHistory / 2)
 	viewer.peer.path.Store(path)
 	viewer.sent()
 	viewer.nack(sub, missed[0].SequenceNumber, missed[100].SequenceNumber)
@@ -203,11 +203,11 @@ func TestNACKOfWhatWasNeverSent(t *testing.T) {
 }
 
 func TestHistory(t *testing.T) {
-	var h history
+	h := newHistory(defaultHistory)
 	keep := func(number uint64) {
 		h.keep(&packet{number: number, bytes: binary.BigEndian.AppendUint64(nil, number)})
 	}
-	want := func(seq uint16, number uint64) {
+	want := func(seq uint32, number uint64) {
 		t.Helper()
 		p := h.find(seq)
 		if number == 0 && p != nil || number != 0 && (p == nil || binary.BigEndian.Uint64(p.bytes) != number) {
@@ -218,13 +218,13 @@ func TestHistory(t *testing.T) {
 	keep(1<<32 | 65535)
 	keep(2 << 32)
 	want(65535, 0) // far behind
-	keep(2<<32 | historySize)
+	keep(2<<32 | defaultHistory)
 	keep(2 << 32) // so late that its place is taken
-	want(historySize, 2<<32|historySize)
+	want(defaultHistory, 2<<32|defaultHistory)
 	want(0, 0)
 	keep(2<<32 | 1)
 	want(1, 2<<32|1)
-	want(1+historySize, 0)
+	want(1+defaultHistory, 0)
 }
 
 func TestVoicesAreNotSentAgain(t *testing.T) {
@@ -235,8 +235,8 @@ func TestVoicesAreNotSentAgain(t *testing.T) {
 	sent := speaker.say(40)
 	listener.heard()
 	listener.nack(sub, sent[30].SequenceNumber)
-	if got := listener.heard(); len(got) != 0 || pub.history != nil {
-		t.Errorf("%d packets of a voice came again, history %v", len(got), pub.history != nil)
+	if got := listener.heard(); len(got) != 0 || pub.layers[0].history != nil {
+		t.Errorf("%d packets of a voice came again, history %v", len(got), pub.layers[0].history != nil)
 	}
 }
 

@@ -128,19 +128,37 @@ func (l *losses) appendNACK(b []byte, sender, media uint32, now time.Duration) [
 	return b
 }
 
-// askMissing asks the sender of a video for the packets that are missing of the stream that feeds
-// it, if it is time to and somebody is there to see them. b is memory for the request; it is
+// misses reports whether packet seq is known to be missing.
+func (l *losses) misses(seq uint16) bool {
+	for _, m := range l.missing[:l.n] {
+		if m.seq == seq {
+			return true
+		}
+	}
+	return false
+}
+
+// askMissing asks the sender for the packets that are missing of the streams that feed the
+// publication, if it is time to and somebody is there for them. b is memory for the request; it is
 // returned.
 func (pub *Publication) askMissing(out *netio.Batch, now time.Duration, b []byte, c *counts) []byte {
-	b = b[:0]
-	if !pub.cfg.Source.video() || len(*pub.subs.Load()) == 0 {
+	if len(*pub.subs.Load()) == 0 {
 		return b
 	}
-	pub.peer.mu.Lock()
-	if src := pub.source; src != nil && src.losses != nil {
-		b = src.losses.appendNACK(b, pub.peer.ssrc, src.ssrc, now)
+	watched := uint8(1)
+	if len(pub.layers) > 1 {
+		watched = pub.watched()
 	}
-	pub.peer.mu.Unlock()
-	pub.peer.writeRTCP(out, b, c)
+	for i, l := range pub.layers {
+		b = b[:0]
+		pub.peer.mu.Lock()
+		if src := l.source; src != nil && src.losses != nil && watched&(1<<i) != 0 {
+			b = src.losses.appendNACK(b, pub.peer.ssrc, src.ssrc, now)
+		}
+		pub.peer.mu.Unlock()
+		if len(b) > 0 {
+			pub.peer.writeRTCP(out, b, c)
+		}
+	}
 	return b
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/srtp/v3"
@@ -59,6 +60,8 @@ type Peer struct {
 
 	path    atomic.Pointer[netio.Path] // to send to; nil before Attach and after Close
 	twccOut atomic.Uint32              // last transport-wide sequence number sent
+	down    atomic.Pointer[downlink]   // nil before the first subscription to a video
+	spoke   time.Duration              // when its voice was on last; Tick's alone
 
 	mu      sync.Mutex
 	in      inbound // guarded by mu
@@ -258,6 +261,15 @@ func (peer *Peer) subscribe(sub *Subscription) error {
 	}
 	sub.context = context
 	peer.ssrcs[sub.ssrc] = true
+	if sub.repair != 0 {
+		if peer.ssrcs[sub.repair] {
+			return fmt.Errorf("%w: %d", ErrSSRCUsed, sub.repair)
+		}
+		peer.ssrcs[sub.repair] = true
+	}
+	if sub.view != nil && peer.down.Load() == nil {
+		peer.down.Store(newDownlink())
+	}
 	peer.subs[sub.ssrc] = sub
 	peer.listSubscriptions()
 	return nil

@@ -37,13 +37,25 @@ type Config struct {
 	// Now is the clock, read once per batch of packets and once per publication in it. It must
 	// carry a monotonic reading or not run backwards. nil means time.Now.
 	Now func() time.Time
+
+	// History is how many packets of each layer are kept for those who miss them: a power of two,
+	// 32 to 8192. 0 means 512.
+	History int
+
+	// LastCameras is how many cameras a peer is sent, those of the most recent speakers. 0 means
+	// all.
+	LastCameras int
 }
 
 // Plane is the data plane of one server. It implements netio.Media.
 type Plane struct {
-	now    func() time.Time
-	start  time.Time
-	counts counters
+	now     func() time.Time
+	start   time.Time
+	history int
+	cameras int
+	counts  counters
+
+	published atomic.Uint64 // publications so far
 
 	byPath atomic.Pointer[map[netio.Path]*Peer] // replaced by attach and forget under mu
 
@@ -61,7 +73,13 @@ func NewPlane(cfg Config) *Plane {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	p := &Plane{now: cfg.Now, start: cfg.Now(), peers: make(map[*Peer]struct{})}
+	if cfg.History == 0 {
+		cfg.History = defaultHistory
+	}
+	p := &Plane{
+		now: cfg.Now, start: cfg.Now(), peers: make(map[*Peer]struct{}),
+		history: cfg.History, cameras: cfg.LastCameras,
+	}
 	p.byPath.Store(&map[netio.Path]*Peer{})
 	return p
 }

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"rtcd/service/rtc/rewrite"
+	"rtcd/service/rtc/codec"
 	"rtcd/service/rtc/speech"
 )
 
@@ -48,9 +48,18 @@ const (
 type PublicationConfig struct {
 	Source Source
 
-	// RID is the one of the section's streams that feeds a video, the others are dropped. "" is
-	// the stream without RID.
-	RID string
+	// RIDs are those of the section's streams that feed a video, from the cheapest to the best, up
+	// to four. The others are dropped. None means the one stream without RID.
+	RIDs []string
+
+	// PayloadType is the only one that feeds a video; 0: all do.
+	PayloadType uint8
+
+	// Codec is that of a video.
+	Codec codec.Codec
+
+	// Floor decides which voices of a call are forwarded. nil: all.
+	Floor *Floor
 
 	// OnVoice is called when the voice of a Voice goes on or off, in that order, and off at the
 	// end. It may only post.
@@ -63,37 +72,44 @@ type PublicationConfig struct {
 // Publication is one source as a session sends it to us. Its methods are safe for concurrent use.
 type Publication struct {
 	peer *Peer // that sends it
+	id   uint64
 	mid  string
 	cfg  PublicationConfig
 
-	voice    atomic.Bool // state of the detector
-	posted   atomic.Bool // what OnVoice was told
-	posting  atomic.Bool // held by who calls OnVoice
-	keyframe keyframeRequest
+	voice   atomic.Bool // state of the detector
+	posted  atomic.Bool // what OnVoice was told
+	posting atomic.Bool // held by who calls OnVoice
+
+	// What any of the receivers so far agreed on, see needs.
+	needed atomic.Uint32
 
 	// Guarded by peer.mu.
-	muted     bool
-	detector  speech.Detector
-	source    *stream // that feeds it; nil before the first packet
-	packets   uint64
-	latest    time.Duration // arrival of the last packet
-	sequence  rewrite.Sequence
-	shift     uint32        // added to timestamps
-	timestamp uint32        // last one sent
-	arrived   time.Duration // of the packet with it; 0: none was sent
+	muted    bool
+	detector speech.Detector
+	packets  uint64
+	latest   time.Duration // arrival of the last packet
 
 	// fanning is held while packets are written to the subscriptions: two readers may have
 	// packets of one publication in the moment its path moves from one to the other.
 	fanning sync.Mutex
-	history *history                        // guarded by fanning; nil but for a video with receivers
 	subs    atomic.Pointer[[]*Subscription] // replaced under list
+
+	layers []*layer // from the cheapest to the best; fixed
+	rungs  rungs    // Tick's alone
 
 	list  sync.Mutex
 	ended bool // guarded by list
 }
 
 func newPublication(peer *Peer, mid string, cfg PublicationConfig) *Publication {
-	pub := &Publication{peer: peer, mid: mid, cfg: cfg}
+	pub := &Publication{peer: peer, id: peer.plane.published.Add(1), mid: mid, cfg: cfg}
+	rids := cfg.RIDs[:min(len(cfg.RIDs), maxLayers)]
+	if len(rids) == 0 {
+		rids = []string{""}
+	}
+	for _, rid := range rids {
+		pub.layers = append(pub.layers, &layer{pub: pub, rid: rid})
+	}
 	pub.subs.Store(new([]*Subscription))
 	return pub
 }
@@ -113,6 +129,9 @@ func (pub *Publication) SetMuted(muted bool) {
 // Close ends the publication and its subscriptions. A voice that is on goes off.
 func (pub *Publication) Close() {
 	pub.peer.unpublish(pub)
+	if pub.cfg.Floor != nil {
+		pub.cfg.Floor.leave(pub)
+	}
 	pub.peer.mu.Lock()
 	pub.resetVoice()
 	pub.peer.mu.Unlock()
@@ -134,7 +153,7 @@ func (pub *Publication) Speaking() bool { return pub.voice.Load() }
 // PublicationStats are what is known of a publication's packets as they came in.
 type PublicationStats struct {
 	Packets uint64        // received, muted ones included
-	SSRC    uint32        // that feeds it now; 0 if none did yet
+	SSRC    uint32        // that feeds it now, its best layer; 0 if none did yet
 	Lost    int32         // packets of that SSRC
 	Jitter  time.Duration // of that SSRC (RFC 3550 section 6.4.1)
 }
@@ -144,81 +163,60 @@ func (pub *Publication) Stats() PublicationStats {
 	pub.peer.mu.Lock()
 	defer pub.peer.mu.Unlock()
 	s := PublicationStats{Packets: pub.packets}
-	if src := pub.source; src != nil && src.clockRate != 0 {
+	for _, l := range slices.Backward(pub.layers) {
+		src := l.source
+		if src == nil || src.clockRate == 0 {
+			continue
+		}
 		s.SSRC, s.Lost = src.ssrc, src.lost()
 		s.Jitter = time.Duration(src.jitter>>4) * time.Second / time.Duration(src.clockRate)
+		break
 	}
 	return s
 }
 
-// number returns what the packet becomes: its sequence number, extended, and timestamp. It is
-// called with peer.mu held, for packets of st in the order they came.
-func (pub *Publication) number(st *stream, fresh bool, h *header, now time.Duration) (seq uint64, ts uint32, why Drop) {
-	if pub.cfg.Source.video() && st.rid != pub.cfg.RID {
-		return 0, 0, DropRID
+// layer returns the layer that packets of st feed, nil if they feed none.
+func (pub *Publication) layer(st *stream) (l *layer, index int) {
+	if !pub.cfg.Source.video() {
+		return pub.layers[0], 0
 	}
-	if pub.source != st {
-		// A section that was away for a description or two comes back as another stream, with
-		// the same SSRC.
-		if pub.source != nil && pub.source.ssrc != st.ssrc {
-			// An SSRC that is new is what the endpoint means to send from now on. The one before
-			// it only comes back if that was a mistake: it must not alternate with the new one.
-			if !fresh && now-pub.source.arrived < sourceTimeout {
-				return 0, 0, DropLate
-			}
-			pub.sequence.Switch()
-			if pub.arrived != 0 {
-				pub.shift = pub.timestamp + max(1, toClock(now-pub.arrived, st.clockRate)) - h.timestamp
-			}
+	for i, l := range pub.layers {
+		if l.rid == st.rid {
+			return l, i
 		}
-		pub.source = st
-		pub.RequestKeyframe()
 	}
-	pub.packets++
-	pub.latest = now
+	return nil, 0
+}
+
+// take makes packet p of what came: its number and timestamp, and what else its receivers need to
+// know. It is called with peer.mu held, for packets of st in the order they came.
+func (pub *Publication) take(p *packet, st *stream, fresh bool, h *header, now time.Duration) (why Drop) {
+	l, index := pub.layer(st)
+	if l == nil {
+		return DropRID
+	}
+	f := &st.section.formats[h.pt]
 	if pub.cfg.Source.video() {
+		if pub.cfg.PayloadType != 0 && pub.cfg.PayloadType != h.pt {
+			return DropPayloadType
+		}
 		if st.losses == nil {
 			st.losses = new(losses)
 		}
-		st.losses.note(h.seq, now)
+	} else if st.losses == nil && st.section.NACK {
+		st.losses = new(losses)
 	}
-	if pub.muted {
-		pub.sequence.Drop(h.seq)
-		return 0, 0, DropMuted
+	pub.packets++
+	pub.latest = now
+	quiet := pub.cfg.Floor != nil && pub.cfg.Source == Voice && !pub.muted && !pub.cfg.Floor.admit(pub, st.level, now)
+	if p.number, p.timestamp, why = l.take(st, fresh, h, quiet, now); why != numDrops {
+		return why
 	}
-	seq, ok := pub.sequence.Map(h.seq)
-	if !ok {
-		return 0, 0, DropLate
+	p.layer, p.source, p.redundant = uint8(index), l.sources, f.redundant
+	if pub.cfg.Source.video() {
+		l.look(p, f.codec, now)
 	}
-	ts = h.timestamp + pub.shift
-	if int32(ts-pub.timestamp) > 0 || pub.arrived == 0 {
-		pub.timestamp, pub.arrived = ts, now
-	}
-	return seq, ts, numDrops
-}
-
-// timestampAt returns the timestamp that receivers should have at now, and the clock's rate. It
-// is called with peer.mu held.
-//
-// The sender's reports tell best, because they keep its streams in step; how far the sender is
-// believed is bounded by what its packets say.
-func (pub *Publication) timestampAt(now time.Duration) (ts uint32, ok bool) {
-	src := pub.source
-	if src == nil || src.clockRate == 0 || !src.started {
-		return 0, false
-	}
-	byPackets := src.timestamp + toClock(now-src.arrived, src.clockRate) + pub.shift
-	in := &pub.peer.in
-	if !src.report.valid || !in.clockKnown {
-		return byPackets, true
-	}
-	since := ntpDuration(int64(pub.peer.plane.ntp(now)) - in.clockOffset - int64(src.report.ntp))
-	byReports := src.report.timestamp + toClock(since, src.clockRate) + pub.shift
-	const believed = 2 // seconds
-	if d := int64(int32(byReports - byPackets)); d > believed*int64(src.clockRate) || -d > believed*int64(src.clockRate) {
-		return byPackets, true
-	}
-	return byReports, true
+	return numDrops
 }
 
 // hear listens to a packet's audio level. It is called with peer.mu held.
@@ -262,6 +260,46 @@ func (pub *Publication) postVoice() {
 		}
 		pub.posting.Store(false)
 	}
+}
+
+// needs notes what receivers of the publication agreed on, so that room is made for it.
+func (pub *Publication) needs(sub *Subscription) {
+	mask := uint32(0)
+	for kind, id := range sub.passed {
+		if id != 0 {
+			mask |= 1 << kind
+		}
+	}
+	if sub.mid != "" {
+		mask |= needMID
+	}
+	if sub.repair != 0 {
+		mask |= needRepair
+	}
+	pub.needed.Or(mask)
+	if sub.nack {
+		pub.needed.Or(needHistory)
+	}
+}
+
+// Bits of Publication.needed after those of the kinds of extensions.
+const (
+	needMID = 1 << (numKinds + iota)
+	needRepair
+	needHistory
+)
+
+// room returns how much is needed before the payload of a packet with those elements.
+func (pub *Publication) room(elements int) int {
+	need := pub.needed.Load()
+	n := sendTimeRoom + elements
+	if need&needMID != 0 {
+		n += 2 + maxMID
+	}
+	if n = (n+3)&^3 + fixedHeader + 4; need&needRepair != 0 {
+		n += repairRoom
+	}
+	return n
 }
 
 // addSubscription publishes sub to the readers.

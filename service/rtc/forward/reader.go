@@ -26,28 +26,19 @@ type reader struct {
 	path netio.Path
 	peer *Peer
 
-	counts counts
-	asked  int // entries of NACKs in this RTCP packet
+	counts       counts
+	sent, octets uint64 // to the receiver at hand
+	asked        int    // entries of NACKs in this RTCP packet
 
 	// For pion/srtp, which parses headers once more.
 	scratch     rtp.Header
 	scratchRTCP rtcp.Header
 
-	rtcp []byte // memory for what is asked of senders
+	rtcp     []byte // memory for what is asked of senders
+	elements []byte // of the batch's packets
+	spill    []byte // packets of the batch that needed more room than they came with
+	padding  []byte // a packet of nothing but that
 }
-
-// packet is a decrypted packet that waits for the end of its batch. Its bytes are the reader's.
-type packet struct {
-	bytes     []byte // header with twccBlock, to be overwritten, and payload
-	number    uint64 // extended sequence number
-	timestamp uint32
-	flags     uint8 // first byte of the header: the padding bit
-	marker    uint8 // second byte of the header: the marker bit
-	next      int   // index of the next packet of the run; 0: none
-}
-
-// octets returns the length of the payload.
-func (p *packet) octets() int { return len(p.bytes) - fixedHeader - twccBlock }
 
 // run is the packets of one publication in a batch, in the order they came.
 type run struct {
@@ -106,14 +97,28 @@ func (r *reader) receiveRTP(peer *Peer, b []byte) {
 		r.counts.drop(why)
 		return
 	}
+	tag := len(b) - len(plain)
+	p := packet{marker: b[1] & 0x80}
+	heard, told := r.note(&peer.in, st, &h, plain, &p)
+	repair := st.repair
+	if repair {
+		if st, plain = peer.in.repaired(st, &h, plain); st == nil {
+			peer.mu.Unlock()
+			r.counts.drop(DropRepaired)
+			return
+		}
+	}
 	pub := st.section.pub
-	heard, told := r.note(&peer.in, st, pub, &h, plain)
-	number, timestamp, why := uint64(0), uint32(0), DropUnbound
+	why = DropUnbound
 	if pub != nil {
-		number, timestamp, why = pub.number(st, fresh, &h, r.now)
+		if h.padding {
+			p.flags = 0x20
+		}
+		p.bytes, p.head = r.place(plain, tag, h.payload, pub.room(len(p.elements)))
+		why = pub.take(&p, st, fresh && !repair, &h, r.now)
 	}
 	var hook Stream
-	if told = (told || fresh) && peer.hook != nil; told {
+	if told = (told || fresh) && !repair && peer.hook != nil; told {
 		hook = st.describe(&h)
 	}
 	peer.mu.Unlock()
@@ -127,10 +132,6 @@ func (r *reader) receiveRTP(peer *Peer, b []byte) {
 	if why != numDrops {
 		r.counts.drop(why)
 		return
-	}
-	p := packet{bytes: align(b, plain, h.payload), number: number, timestamp: timestamp, marker: b[1] & 0x80}
-	if h.padding {
-		p.flags = 0x20
 	}
 	r.queue(pub, p)
 }
@@ -165,48 +166,56 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 			return nil, false, nil, DropUnknownSSRC
 		}
 	}
-	rate := st.section.clockRates[h.pt]
-	if rate == 0 {
+	f := &st.section.formats[h.pt]
+	if f.clockRate == 0 || st.repair != (f.repairs != 0) {
 		return nil, false, nil, DropPayloadType
 	}
 	fresh = !st.started
-	st.clockRate = rate
+	st.clockRate = f.clockRate
 	return st, fresh, plain, 0
 }
 
-// note does the book-keeping for an accepted packet, and reports whether it turned the voice on
-// or off, and whether it told the stream's RID. It is called with the peer's mu held.
-func (r *reader) note(in *inbound, st *stream, pub *Publication, h *header, plain []byte) (heard, told bool) {
+// note does the book-keeping for an accepted packet and collects the elements that are passed on.
+// It reports whether the packet turned the voice on or off, and whether it told something new of
+// its stream. It is called with the peer's mu held.
+func (r *reader) note(in *inbound, st *stream, h *header, plain []byte, p *packet) (heard, told bool) {
 	st.packet(h.seq, h.timestamp, r.now)
-	if h.profile == 0 {
-		return false, false
-	}
 	s := st.section
+	if !s.Audio && st.pt != h.pt {
+		st.pt, told = h.pt, true
+	}
+	if h.profile == 0 {
+		return false, told
+	}
+	pub := s.pub
+	needed := uint32(0)
+	if pub != nil {
+		needed = pub.needed.Load()
+	}
+	begin := len(r.elements)
 	h.elements(plain, func(id uint8, value []byte) {
 		switch {
-		case id == s.Ext.AudioLevel && len(value) == 1 && pub != nil:
-			heard = pub.hear(value[0]&0x7f, r.now)
+		case id == s.Ext.AudioLevel && len(value) == 1:
+			if st.level = value[0] & 0x7f; pub != nil {
+				heard = pub.hear(st.level, r.now)
+			}
 		case id == s.Ext.TWCC && len(value) == 2:
 			if in.arrivals == nil {
 				in.arrivals = new(arrivals)
 			}
 			in.arrivals.record(uint16(value[0])<<8|uint16(value[1]), h.ssrc, r.now)
-		case id == s.Ext.RID && st.rid == "" && len(value) > 0:
-			st.rid, told = string(value), true
+		case id == s.Ext.RID && !st.repair || id == s.Ext.RepairRID && st.repair:
+			if st.rid == "" && len(value) > 0 {
+				st.rid, told = string(value), true
+			}
+		}
+		if kind, ok := kindOf(&s.passed, id); ok && (needed&(1<<kind) != 0 || kind == kindDependency) &&
+			len(r.elements)-begin+2+len(value) <= maxElements {
+			r.elements = append(append(r.elements, kind, uint8(len(value))), value...)
 		}
 	})
+	p.elements = r.elements[begin:len(r.elements):len(r.elements)]
 	return heard, told
-}
-
-// align returns the packet with room for our own longest header before the payload. If the
-// sender's was shorter the payload moves into the place of the tag, which is longer than that.
-func align(b, plain []byte, payload int) []byte {
-	const room = fixedHeader + twccBlock
-	if payload >= room {
-		return plain[payload-room:]
-	}
-	end := room + copy(b[room:], plain[payload:])
-	return b[:end]
 }
 
 // queue adds a packet to its publication's run.
@@ -242,6 +251,7 @@ func (r *reader) Flush() {
 		clear(r.runs)
 		clear(r.packets)
 		r.runs, r.packets = r.runs[:0], r.packets[:0]
+		r.elements, r.spill = r.elements[:0], r.spill[:0]
 	}
 	if r.now != 0 {
 		r.plane.counts.add(&r.counts)
@@ -256,47 +266,102 @@ func (r *reader) fanOut(run *run) {
 	pub.fanning.Lock()
 	defer pub.fanning.Unlock()
 	subs := *pub.subs.Load()
-	if pub.cfg.Source.video() && len(subs) > 0 {
+	if len(subs) > 0 && pub.needed.Load()&needHistory != 0 {
 		r.keep(run)
 	}
 	for _, sub := range subs {
 		path := sub.peer.path.Load()
-		if path == nil {
+		if path == nil || sub.closed.Load() {
 			continue
 		}
-		sent, octets := uint64(0), uint64(0)
-		for i := run.first; ; {
-			p := &r.packets[i]
-			if sub.accepts(p.number) {
-				if n := sub.send(r.out, *path, p, &r.scratch); n > 0 {
-					sent++
-					octets += uint64(p.octets())
-					r.counts.BytesOut += uint64(n)
-				} else {
-					r.counts.drop(DropEncrypt)
-				}
-			}
-			if p.next == 0 {
-				break
-			}
-			i = p.next
+		r.sent, r.octets = 0, 0
+		if sub.view != nil {
+			r.showRun(sub, *path, run)
+		} else {
+			r.play(sub, *path, run)
 		}
-		sub.packets.Add(sent)
-		sub.octets.Add(octets)
-		r.counts.PacketsOut += sent
+		sub.packets.Add(r.sent)
+		sub.octets.Add(r.octets)
+		r.counts.PacketsOut += r.sent
 	}
 }
 
-// keep copies the packets of a video into its history. It is called with the publication's
-// fanning held.
+// play sends a receiver the packets of a sound.
+func (r *reader) play(sub *Subscription, path netio.Path, run *run) {
+	for i := run.first; ; {
+		p := &r.packets[i]
+		if sub.accepts(p.number) {
+			s := sent{number: uint32(p.number), source: uint32(p.number), timestamp: p.timestamp, marker: p.marker}
+			sub.send(r, path, p, &s)
+		}
+		if i = p.next; i == 0 {
+			return
+		}
+	}
+}
+
+// showRun sends a receiver what it is to have of the packets of a video.
+func (r *reader) showRun(sub *Subscription, path netio.Path, run *run) {
+	v, want := sub.view, unpackTarget(sub.target.Load())
+	caughtUp := !v.started && !v.caught && r.catchUp(sub, path, want)
+	v.caught = true
+	for i := run.first; !caughtUp; {
+		p := &r.packets[i]
+		r.show(sub, path, p, want)
+		if i = p.next; i == 0 {
+			break
+		}
+	}
+	if now := v.now.pack(); now != sub.current.Load() {
+		sub.current.Store(now)
+	}
+	if v.shift != sub.shift.Load() {
+		sub.shift.Store(v.shift)
+	}
+	if bps := sub.padding.Load(); bps > 0 {
+		r.pad(sub, path, bps)
+	}
+}
+
+// show sends a receiver packet p of a video, unless it is to be left out.
+func (r *reader) show(sub *Subscription, path netio.Path, p *packet, want target) {
+	v := sub.view
+	switch v.choose(p, want, r.now) {
+	case forward:
+		var s sent
+		if v.number(p, &s) {
+			sub.send(r, path, p, &s)
+			v.ended = s.marker != 0
+		} else {
+			r.counts.drop(DropLate)
+		}
+	case leave:
+		if number, hole := v.omit(p); hole {
+			r.fill(sub, path, p, number)
+		}
+	}
+}
+
+// keep copies the packets of a run into the histories of their layers, as far as somebody is
+// there to see them. It is called with the publication's fanning held.
 func (r *reader) keep(run *run) {
 	pub := run.pub
-	if pub.history == nil {
-		pub.history = new(history)
+	watched := uint8(1)
+	if len(pub.layers) > 1 {
+		watched = pub.watched()
 	}
 	for i := run.first; ; {
 		p := &r.packets[i]
-		pub.history.keep(p)
+		if watched&(1<<p.layer) != 0 {
+			l := pub.layers[p.layer]
+			if l.history == nil {
+				l.history = newHistory(pub.peer.plane.history)
+			}
+			l.history.keep(p)
+			if p.desc.Keyframe && (l.begin == 0 || p.timestamp != l.beginTS) {
+				l.begin, l.began, l.beginTS = p.number, r.now, p.timestamp
+			}
+		}
 		if i = p.next; i == 0 {
 			return
 		}

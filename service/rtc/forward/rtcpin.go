@@ -122,6 +122,9 @@ func (r *reader) receivePart(peer *Peer, b []byte) {
 			r.nack(peer, b)
 		case formatTWCC:
 			kind = FeedbackTWCC
+			if d := peer.down.Load(); d != nil {
+				d.feedback(b, r.now)
+			}
 		}
 	case typePSFB:
 		kind = r.payloadFeedback(peer, b, count)
@@ -143,6 +146,11 @@ func (r *reader) payloadFeedback(peer *Peer, b []byte, format int) Feedback {
 		}
 		return FeedbackFIR
 	case format == formatREMB:
+		if d := peer.down.Load(); d != nil {
+			if bps, ok := readREMB(b); ok {
+				d.remb(bps, r.now)
+			}
+		}
 		return FeedbackREMB
 	}
 	return FeedbackOther
@@ -150,18 +158,40 @@ func (r *reader) payloadFeedback(peer *Peer, b []byte, format int) Feedback {
 
 // keyframe passes a request for a keyframe of the peer's subscription on.
 func (r *reader) keyframe(peer *Peer, ssrc uint32) {
-	if sub := peer.subscription(ssrc); sub != nil {
-		sub.pub.RequestKeyframe()
-		sub.pub.askKeyframe(r.out, r.now, &r.counts)
+	sub := peer.subscription(ssrc)
+	if sub == nil || sub.view == nil {
+		return
 	}
+	// Of what it is being sent, and of what it is to be.
+	for _, t := range [2]uint32{sub.current.Load(), sub.target.Load()} {
+		if i := unpackTarget(t).layer; i >= 0 {
+			sub.pub.layers[i].request()
+		}
+	}
+	sub.pub.askKeyframe(r.out, r.now, &r.counts)
+}
+
+// readREMB returns the bitrate of a REMB (draft-alvestrand-rmcat-remb-03 section 2.2).
+func readREMB(b []byte) (bps int, ok bool) {
+	const fci = 12
+	if len(b) < fci+8 || string(b[fci:fci+4]) != "REMB" {
+		return 0, false
+	}
+	exponent, mantissa := b[fci+5]>>2, binary.BigEndian.Uint32(b[fci+4:])&(1<<18-1)
+	return int(min(uint64(mantissa)<<min(exponent, 32), 1<<40)), true
 }
 
 // reports notes what the receiver reports of its subscriptions.
 func (r *reader) reports(peer *Peer, blocks []byte, count int) {
 	ntp := uint32(peer.plane.ntp(r.now) >> 16)
 	for ; count > 0 && len(blocks) >= reportBlock; count, blocks = count-1, blocks[reportBlock:] {
-		if sub := peer.subscription(binary.BigEndian.Uint32(blocks)); sub != nil {
-			sub.report(blocks, ntp)
+		sub := peer.subscription(binary.BigEndian.Uint32(blocks))
+		if sub == nil {
+			continue
+		}
+		sub.report(blocks, ntp)
+		if d := peer.down.Load(); d != nil && sub.view != nil {
+			d.report(float64(blocks[4])/256, time.Duration(sub.roundTrip.Load()), r.now)
 		}
 	}
 }

@@ -21,6 +21,8 @@ const (
 	DropUnbound                 // of a section that feeds no publication
 	DropRID                     // of another RID than the publication is fed by
 	DropMuted                   // of a muted publication
+	DropQuiet                   // of a voice that is not among the loudest
+	DropRepaired                // repairs what is not missing, or nothing
 	DropLate                    // older than a mute or a change of the source
 	DropEncrypt                 // not encrypted, a receiver did not get it
 	numDrops
@@ -28,7 +30,7 @@ const (
 
 var dropNames = [numDrops]string{
 	"unknown_path", "malformed", "unknown_ssrc", "auth", "replay", "rate",
-	"payload_type", "padding", "unbound", "rid", "muted", "late", "encrypt",
+	"payload_type", "padding", "unbound", "rid", "muted", "quiet", "repaired", "late", "encrypt",
 }
 
 // String returns the name of the reason, fit for a metric's label.
@@ -82,6 +84,7 @@ type Stats struct {
 	PacketsOut  uint64 // RTP packets handed to a batch, those sent again included
 	BytesOut    uint64
 	Resent      uint64 // of PacketsOut: those sent again, as the receiver asked for
+	Padding     uint64 // of PacketsOut: those that only try what a path can carry
 	RTCPIn      uint64 // RTCP packets received, authentic or not
 	RTCPOut     uint64 // RTCP packets handed to a batch
 	Drops       [numDrops]uint64
@@ -104,7 +107,7 @@ func (c *counts) drop(reason Drop) {
 // counters are the totals of a plane.
 type counters struct {
 	packetsIn, bytesIn                      atomic.Uint64
-	packetsOut, bytesOut, resent            atomic.Uint64
+	packetsOut, bytesOut, resent, padding   atomic.Uint64
 	rtcpIn, rtcpOut, keyframes, rateLimited atomic.Uint64
 	drops                                   [numDrops]atomic.Uint64
 	feedbacks                               [numFeedbacks]atomic.Uint64
@@ -120,6 +123,7 @@ func (t *counters) add(c *counts) {
 	addNonZero(&t.rtcpOut, c.RTCPOut)
 	if c.dirty {
 		addNonZero(&t.resent, c.Resent)
+		addNonZero(&t.padding, c.Padding)
 		addNonZero(&t.keyframes, c.Keyframes)
 		addNonZero(&t.rateLimited, c.RateLimited)
 		for i, n := range c.Drops {
@@ -141,7 +145,7 @@ func addNonZero(to *atomic.Uint64, n uint64) {
 func (t *counters) snapshot() Stats {
 	s := Stats{
 		PacketsIn: t.packetsIn.Load(), BytesIn: t.bytesIn.Load(),
-		PacketsOut: t.packetsOut.Load(), BytesOut: t.bytesOut.Load(), Resent: t.resent.Load(),
+		PacketsOut: t.packetsOut.Load(), BytesOut: t.bytesOut.Load(), Resent: t.resent.Load(), Padding: t.padding.Load(),
 		RTCPIn: t.rtcpIn.Load(), RTCPOut: t.rtcpOut.Load(),
 		Keyframes: t.keyframes.Load(), RateLimited: t.rateLimited.Load(),
 	}

@@ -1,15 +1,14 @@
 package forward
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
 
+	"rtcd/service/rtc/codec"
 	"rtcd/service/rtc/netio"
 )
 
@@ -23,6 +22,7 @@ type SubscriptionConfig struct {
 	SSRC        uint32 // from Peer.NewSSRC, used once
 	PayloadType uint8  // 0 to 127
 	Ext         Extensions
+	MID         string // of the receiver's section, for packets if Ext.MID was negotiated
 
 	// Repair is the SSRC of the repair stream (RFC 4588), from Peer.NewSSRC or pion, and its
 	// payload type; 0 if none was negotiated.
@@ -43,17 +43,30 @@ type Subscription struct {
 	pub  *Publication
 	peer *Peer // that receives
 
-	ssrc        uint32
-	payloadType uint8
-	extTWCC     uint8
-	closed      atomic.Bool
-	closing     sync.Once
+	// Fixed.
+	ssrc, repair            uint32
+	payloadType, repairType uint8
+	red                     uint8
+	ext                     Extensions
+	passed                  [numKinds]uint8 // ids of what is passed on
+	mid                     string          // that the receiver is told in each packet; "" if it is not
+	nack                    bool
+
+	closed  atomic.Bool
+	closing sync.Once
+
+	// target is what is to be sent of a video, current and shift what is: all of them packed.
+	target, current, shift atomic.Uint32
+	padding                atomic.Int64 // bits per second that are to be sent beside it
 
 	// Guarded by pub.fanning.
-	started bool
-	context *srtp.Context // its own: contexts are not safe for concurrent use
-	first   uint64        // number of the first packet sent
-	log     *sendLog      // of a video; else nil
+	started   bool
+	context   *srtp.Context // its own: contexts are not safe for concurrent use
+	first     uint64        // number of the first packet sent, of a sound
+	view      *view         // of a video; else nil
+	log       *sendLog      // nil if nothing is ever sent again, and before the first packet
+	scratch   []byte        // for what is taken out of redundant audio
+	repairSeq uint16
 
 	packets, octets atomic.Uint64 // sent
 
@@ -63,21 +76,34 @@ type Subscription struct {
 	jitter       atomic.Uint32 // in timestamp units
 	roundTrip    atomic.Int64  // nanoseconds
 
-	reported uint64 // packets sent at the last sender report; Tick's alone
+	// Tick's alone.
+	reported uint64        // packets sent at the last sender report
+	metered  uint64        // octets and overhead at the last tick
+	aimed    time.Duration // when the target changed last
 }
 
 // Subscribe sends the publication's packets to peer from now on.
 func (pub *Publication) Subscribe(peer *Peer, cfg SubscriptionConfig) (*Subscription, error) {
-	if cfg.PayloadType > 127 || !cfg.Ext.valid() {
+	if cfg.PayloadType > 127 || cfg.RepairPayloadType > 127 || cfg.RED > 127 || !cfg.Ext.valid() {
 		return nil, fmt.Errorf("subscribe with payload type %d and extension ids %v: out of range", cfg.PayloadType, cfg.Ext)
 	}
 	sub := &Subscription{
 		pub: pub, peer: peer,
-		ssrc: cfg.SSRC, payloadType: cfg.PayloadType, extTWCC: cfg.Ext.TWCC,
+		ssrc: cfg.SSRC, payloadType: cfg.PayloadType, red: cfg.RED,
+		ext: cfg.Ext, passed: cfg.Ext.passed(), nack: cfg.NACK || pub.cfg.Source.video(),
+	}
+	if cfg.Ext.MID != 0 && cfg.MID != "" && len(cfg.MID) <= maxMID {
+		sub.mid = cfg.MID
+	}
+	if cfg.Repair != 0 && cfg.RepairPayloadType != 0 && pub.cfg.Source.video() {
+		sub.repair, sub.repairType, sub.repairSeq = cfg.Repair, cfg.RepairPayloadType, firstRepair()
 	}
 	if pub.cfg.Source.video() {
-		sub.log = new(sendLog)
+		sub.view = &view{now: target{layer: -1}, vp8: pub.cfg.Codec == codec.VP8}
+		sub.target.Store(pub.startTarget().pack())
+		sub.current.Store(target{layer: -1}.pack())
 	}
+	pub.needs(sub)
 	if err := peer.subscribe(sub); err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
@@ -127,8 +153,8 @@ func (sub *Subscription) Stats() SubscriptionStats {
 	}
 }
 
-// accepts reports whether packet number is to be sent. Packets older than the first one sent are
-// not: they might lie on the other side of a roll-over that the receiver knows nothing of.
+// accepts reports whether packet number of a sound is to be sent. Packets older than the first one
+// sent are not: they might lie on the other side of a roll-over that the receiver knows nothing of.
 func (sub *Subscription) accepts(number uint64) bool {
 	if !sub.started {
 		if uint16(number) >= 1<<16-rollOverGuard {
@@ -136,45 +162,38 @@ func (sub *Subscription) accepts(number uint64) bool {
 		}
 		sub.started, sub.first = true, number
 	}
-	return number >= sub.first && !sub.closed.Load()
+	return number >= sub.first
 }
 
-// send writes the packet for the receiver at path, for the first time. It returns the length, 0
-// if that failed.
-func (sub *Subscription) send(out *netio.Batch, path netio.Path, p *packet, scratch *rtp.Header) (n int) {
-	var transport uint16
-	if sub.extTWCC != 0 {
-		transport = uint16(sub.peer.twccOut.Add(1))
-	}
-	n = sub.write(out, path, p, transport, scratch)
-	if n > 0 && sub.log != nil {
-		sub.log.add(p, transport, n)
-	}
-	return n
+// Layer is what a subscription sends of a video.
+type Layer struct {
+	Stream            int // index of the publication's RIDs; -1: nothing
+	Spatial, Temporal int // highest ones of the stream
 }
 
-// write writes the packet with that transport-wide number. The header before the payload is
-// overwritten for each receiver, so nothing of the sender's gets through and nothing needs
-// restoring. All that it writes follows from the packet's number and its arguments.
-func (sub *Subscription) write(out *netio.Batch, path netio.Path, p *packet, transport uint16, scratch *rtp.Header) (n int) {
-	var plain []byte
-	if sub.extTWCC == 0 {
-		plain = p.bytes[twccBlock:]
-		plain[0] = 0x80 | p.flags
-	} else {
-		plain = p.bytes
-		plain[0] = 0x90 | p.flags
-		binary.BigEndian.PutUint64(plain[12:], profileOneByte<<48|1<<32|
-			uint64(sub.extTWCC)<<28|1<<24|uint64(transport)<<8)
+// Layer returns what is being sent of a video.
+func (sub *Subscription) Layer() Layer {
+	t := unpackTarget(sub.current.Load())
+	return Layer{Stream: int(t.layer), Spatial: int(t.spatial), Temporal: int(t.temporal)}
+}
+
+// send writes a packet for the receiver at path for the first time, as s says, and remembers it.
+func (sub *Subscription) send(r *reader, path netio.Path, p *packet, s *sent) {
+	sub.stamp(s, r.now)
+	n := sub.write(r.out, path, p, s, &r.scratch)
+	if n == 0 {
+		r.counts.drop(DropEncrypt)
+		return
 	}
-	plain[1] = sub.payloadType | p.marker
-	binary.BigEndian.PutUint16(plain[2:], uint16(p.number))
-	binary.BigEndian.PutUint32(plain[4:], p.timestamp)
-	binary.BigEndian.PutUint32(plain[8:], sub.ssrc)
-	encrypted, err := sub.context.EncryptRTP(out.Slot(), plain, scratch)
-	if err != nil {
-		return 0
+	r.sent++
+	r.octets += uint64(p.octets())
+	r.counts.BytesOut += uint64(n)
+	sub.noteSent(s.transport, n, r.now, false)
+	if !sub.nack {
+		return
 	}
-	out.Commit(len(encrypted), path)
-	return len(encrypted)
+	if sub.log == nil {
+		sub.log = &sendLog{entries: make([]sent, sub.peer.plane.history)}
+	}
+	sub.log.add(s, n)
 }

@@ -26,6 +26,7 @@ type tick struct {
 	rtcp   []byte
 	names  []byte
 	counts counts
+	share  share
 }
 
 // Tick does what is due by the clock: RTCP reports about once a second to each peer, transport
@@ -43,6 +44,11 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 	for _, peer := range t.peers {
 		t.feedback(peer, out)
 		t.publications(peer, out, since)
+	}
+	for _, peer := range t.peers {
+		if d := peer.down.Load(); d != nil {
+			t.allocate(peer, d, since)
+		}
 		if (t.n+peer.phase)%reportTicks == 0 {
 			t.receiverReport(peer, out, since)
 			t.senderReports(peer, out, since)
@@ -78,7 +84,11 @@ func (t *tick) publications(peer *Peer, out *netio.Batch, now time.Duration) {
 	peer.mu.Unlock()
 	for _, pub := range t.pubs {
 		if pub.voice.Load() {
+			peer.spoke = now
 			pub.expireVoice(now)
+		}
+		if pub.cfg.Source.video() {
+			pub.rungs.measure(pub, now)
 		}
 		pub.askKeyframe(out, now, &t.counts)
 		t.rtcp = pub.askMissing(out, now, t.rtcp, &t.counts)
@@ -132,13 +142,19 @@ func (t *tick) senderReports(peer *Peer, out *netio.Batch, now time.Duration) {
 		if packets == sub.reported {
 			continue
 		}
-		sender := sub.pub.peer
+		sender, layer := sub.pub.peer, 0
+		if sub.view != nil {
+			if layer = int(unpackTarget(sub.current.Load()).layer); layer < 0 {
+				continue
+			}
+		}
 		sender.mu.Lock()
-		timestamp, ok := sub.pub.timestampAt(now)
+		timestamp, ok := sub.pub.layers[layer].timestampAt(now)
 		sender.mu.Unlock()
 		if !ok {
 			continue
 		}
+		timestamp += sub.shift.Load()
 		sub.reported = packets
 		if n == maxReports || len(reports)+len(names)+rtcpHeader+senderBlock+len(sender.cname)+16 > maxCompound {
 			flush()

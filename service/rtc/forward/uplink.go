@@ -1,16 +1,20 @@
 package forward
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pion/srtp/v3"
+
+	"rtcd/service/rtc/codec"
 )
 
 // Limits of one session's inbound streams.
 const (
 	maxSections = 256
-	maxStreams  = 16  // SSRCs received at a time
+	maxStreams  = 32  // SSRCs received at a time
 	maxPending  = 4   // SSRCs at a time that belong to no declared section, yet
 	maxSSRCs    = 256 // undeclared SSRCs, and senders of RTCP, in the life of a session
 	quietTime   = 5 * time.Second
@@ -49,13 +53,23 @@ type Stream struct {
 	SSRC        uint32
 	PayloadType uint8
 	Mime        string
+	Fmtp        string
 }
 
 // section is a declared uplink.
 type section struct {
 	Uplink
-	clockRates [128]uint32  // by payload type
-	pub        *Publication // that it feeds; may be nil
+	formats [128]format     // by payload type
+	passed  [numKinds]uint8 // ids of the extensions that are passed on
+	pub     *Publication    // that it feeds; may be nil
+}
+
+// format is what a payload type means. Without a clock rate it means nothing.
+type format struct {
+	clockRate uint32
+	codec     codec.Codec
+	repairs   uint8 // payload type of the packets it repairs; 0: none
+	redundant bool  // RED (RFC 2198)
 }
 
 // stream is the state of one SSRC that belongs to a section.
@@ -64,7 +78,10 @@ type stream struct {
 	ssrc    uint32
 	section *section
 	rid     string  // "" while packets have not told
-	losses  *losses // nil until the stream feeds a video
+	pt      uint8   // of the last packet
+	level   uint8   // of the last packet (RFC 6464)
+	repair  bool    // it repairs another one
+	losses  *losses // nil until the stream feeds something that is asked for again
 }
 
 // inbound is what a Peer receives with. It is guarded by the peer's mu.
@@ -108,10 +125,14 @@ func (in *inbound) setUplinks(uplinks []Uplink) {
 			s = &section{pub: in.bound[up.MID]}
 		}
 		up.SSRCs, up.RIDs, up.Codecs = slices.Clone(up.SSRCs), slices.Clone(up.RIDs), slices.Clone(up.Codecs)
-		s.Uplink, s.clockRates = up, [128]uint32{}
+		up.Repairs = maps.Clone(up.Repairs)
+		s.Uplink, s.passed, s.formats = up, up.Ext.passed(), [128]format{}
 		for _, c := range up.Codecs {
-			if int(c.PayloadType) < len(s.clockRates) {
-				s.clockRates[c.PayloadType] = c.ClockRate
+			if int(c.PayloadType) < len(s.formats) {
+				s.formats[c.PayloadType] = format{
+					clockRate: c.ClockRate, codec: codec.Of(c.Mime), repairs: c.Repairs,
+					redundant: strings.EqualFold(c.Mime, "audio/red"),
+				}
 			}
 		}
 		sections = append(sections, s)
@@ -225,7 +246,7 @@ func (in *inbound) admit(h *header, b []byte, now time.Duration) *stream {
 		}
 		return nil
 	}
-	st := &stream{ssrc: h.ssrc, section: s}
+	st := &stream{ssrc: h.ssrc, section: s, pt: h.pt, level: 127, repair: s.formats[h.pt].repairs != 0}
 	if len(s.RIDs) == 1 {
 		st.rid = s.RIDs[0]
 	}
@@ -253,7 +274,7 @@ func (in *inbound) byMID(h *header, b []byte) *section {
 		if mid := h.element(b, s.Ext.MID); mid != nil {
 			return in.section(string(mid))
 		}
-		if s.clockRates[h.pt] != 0 {
+		if s.formats[h.pt].clockRate != 0 {
 			only = s
 			fits++
 		}
@@ -307,7 +328,7 @@ func (st *stream) describe(h *header) Stream {
 	}
 	for _, c := range st.section.Codecs {
 		if c.PayloadType == h.pt {
-			d.Mime = c.Mime
+			d.Mime, d.Fmtp = c.Mime, c.Fmtp
 		}
 	}
 	return d

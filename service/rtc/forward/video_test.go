@@ -202,7 +202,6 @@ func TestReportsOfVideos(t *testing.T) {
 	viewer := r.endpoint(gcm)
 	sub := viewer.subscribe(pub)
 	last := speaker.show(50)[49]
-	viewer.tell(&rtcp.ReceiverEstimatedMaximumBitrate{SenderSSRC: 1, Bitrate: 1, SSRCs: []uint32{sub.ssrc}})
 	r.second()
 	told := find[*rtcp.SenderReport](viewer.told())
 	if len(told) != 1 || told[0].SSRC != sub.ssrc || told[0].PacketCount != 50 || told[0].RTPTime-last.Timestamp > 90000 {
@@ -211,10 +210,6 @@ func TestReportsOfVideos(t *testing.T) {
 	reports := find[*rtcp.ReceiverReport](speaker.told())
 	if len(reports) != 1 || len(reports[0].Reports) != 1 || reports[0].Reports[0].SSRC != speaker.ssrc {
 		t.Errorf("receiver reports %+v, want one of %x", reports, speaker.ssrc)
-	}
-	speaker.show(10)
-	if n := len(viewer.heard()); n != 10 {
-		t.Errorf("%d packets arrived after a REMB of one bit, want 10", n)
 	}
 }
 
@@ -228,7 +223,7 @@ func TestRIDThatFeedsAVideo(t *testing.T) {
 			up.SSRCs, up.RIDs = nil, []string{"l", "h"}
 			speaker.peer.SetUplinks([]Uplink{up})
 			viewer := r.endpoint(gcm)
-			pub := speaker.publish(PublicationConfig{Source: Screen, RID: rid})
+			pub := speaker.publish(PublicationConfig{Source: Screen, RIDs: []string{rid}})
 			viewer.subscribe(pub)
 			var want []*rtp.Packet
 			var ssrc uint32
@@ -276,7 +271,7 @@ func TestRIDThatComesLate(t *testing.T) {
 	up := speaker.videoUplink()
 	up.RIDs = []string{"l", "h"}
 	speaker.peer.SetUplinks([]Uplink{up})
-	viewer.subscribe(speaker.publish(PublicationConfig{Source: Screen, RID: "h"}))
+	viewer.subscribe(speaker.publish(PublicationConfig{Source: Screen, RIDs: []string{"h"}}))
 	speaker.show(2)
 	p := speaker.nextVideo()
 	speaker.must(p.SetExtension(extRID, []byte("h")))
@@ -291,7 +286,7 @@ func TestRIDThatComesLate(t *testing.T) {
 	up = other.videoUplink()
 	up.RIDs = []string{"h"}
 	other.peer.SetUplinks([]Uplink{up})
-	viewer.subscribe(other.publish(PublicationConfig{Source: Screen, RID: "h"}))
+	viewer.subscribe(other.publish(PublicationConfig{Source: Screen, RIDs: []string{"h"}}))
 	want = other.show(2)
 	wantPackets(t, viewer.heard(), want)
 	if len(other.streams) != 1 || other.streams[0].RID != "h" {

@@ -1,0 +1,192 @@
+package forward
+
+import (
+	"time"
+
+	"rtcd/service/rtc/codec"
+	"rtcd/service/rtc/rewrite"
+)
+
+const (
+	maxLayers    = 4 // streams of one publication
+	maxSpatials  = 4 // in one stream
+	maxTemporals = 4 // likewise, that are told apart
+)
+
+// layer is one stream of a publication: the only one, or one of a simulcast. What several SSRCs
+// send of it, one after the other, is one sequence of packets.
+type layer struct {
+	pub *Publication
+	rid string
+
+	keyframe keyframeRequest
+
+	// Guarded by peer.mu.
+	source    *stream // that feeds it; nil before the first packet
+	sources   uint8   // how many did
+	parser    *codec.Parser
+	sequence  rewrite.Sequence
+	frame     uint32        // timestamp of the newest packet
+	shift     uint32        // added to timestamps
+	timestamp uint32        // newest one given
+	arrived   time.Duration // of the packet with it; 0: none came
+	meter     meter
+
+	// Guarded by pub.fanning.
+	history *history      // nil until somebody may want packets again
+	begin   uint64        // number of the packet that began the last keyframe; 0: none
+	began   time.Duration // when it came
+	beginTS uint32
+}
+
+// take gives a packet of st its number and timestamp. It is called with peer.mu held, for packets
+// in the order they came.
+func (l *layer) take(st *stream, fresh bool, h *header, quiet bool, now time.Duration) (number uint64, ts uint32, why Drop) {
+	if l.source != st {
+		// A section that was away for a description or two comes back as another stream, with
+		// the same SSRC.
+		if l.source != nil && l.source.ssrc != st.ssrc {
+			// An SSRC that is new is what the endpoint means to send from now on. The one before
+			// it only comes back if that was a mistake: it must not alternate with the new one.
+			if !fresh && now-l.source.arrived < sourceTimeout {
+				return 0, 0, DropLate
+			}
+			l.sequence.Switch()
+			if l.arrived != 0 {
+				l.shift = l.timestamp + max(1, toClock(now-l.arrived, st.clockRate)) - h.timestamp
+			}
+		}
+		l.source = st
+		l.sources++
+		l.parser = nil
+		l.request()
+	}
+	if st.losses != nil {
+		st.losses.note(h.seq, now)
+	}
+	if l.pub.muted || quiet {
+		l.sequence.Drop(h.seq)
+		if quiet {
+			return 0, 0, DropQuiet
+		}
+		return 0, 0, DropMuted
+	}
+	number, ok := l.sequence.Map(h.seq)
+	if !ok {
+		return 0, 0, DropLate
+	}
+	ts = h.timestamp + l.shift
+	if int32(ts-l.timestamp) > 0 || l.arrived == 0 {
+		l.timestamp, l.arrived = ts, now
+	}
+	return number, ts, numDrops
+}
+
+// look reads what a packet of a video tells of itself. It is called with peer.mu held.
+func (l *layer) look(p *packet, c codec.Codec, now time.Duration) {
+	if l.parser == nil {
+		l.parser = codec.NewParser(c)
+	}
+	l.parser.Parse(p.payload(), p.element(kindDependency), &p.desc)
+	p.start = p.desc.Start
+	if !p.desc.Known {
+		p.start = p.timestamp != l.frame // frames have timestamps of their own
+	}
+	if int32(p.timestamp-l.frame) > 0 || p.number == 0 || l.frame == 0 {
+		l.frame = p.timestamp
+	}
+	p.captured = l.pub.peer.captured(l.source, p.timestamp-l.shift, now)
+	l.meter.add(&p.desc, len(p.bytes))
+}
+
+// captured returns when the frame with that timestamp was, as far as reports tell, or else when it
+// came. All streams of a sender are on one clock. It is called with mu held.
+func (peer *Peer) captured(st *stream, timestamp uint32, now time.Duration) time.Duration {
+	if !st.report.valid || !peer.in.clockKnown || st.clockRate == 0 {
+		return now
+	}
+	report := ntpDuration(int64(st.report.ntp) + peer.in.clockOffset - int64(peer.plane.ntp(0)))
+	at := report + time.Duration(int32(timestamp-st.report.timestamp))*time.Second/time.Duration(st.clockRate)
+	if d := at - now; d > believed || d < -believed {
+		return now
+	}
+	return at
+}
+
+// believed is how far a sender's reports may be from what its packets say.
+const believed = 2 * time.Second
+
+// timestampAt returns the timestamp that the layer has at now. It is called with peer.mu held.
+//
+// The sender's reports tell best, because they keep its streams in step; how far the sender is
+// believed is bounded by what its packets say.
+func (l *layer) timestampAt(now time.Duration) (ts uint32, ok bool) {
+	src := l.source
+	if src == nil || src.clockRate == 0 || !src.started {
+		return 0, false
+	}
+	byPackets := src.timestamp + toClock(now-src.arrived, src.clockRate) + l.shift
+	in := &l.pub.peer.in
+	if !src.report.valid || !in.clockKnown {
+		return byPackets, true
+	}
+	since := ntpDuration(int64(l.pub.peer.plane.ntp(now)) - in.clockOffset - int64(src.report.ntp))
+	byReports := src.report.timestamp + toClock(since, src.clockRate) + l.shift
+	limit := int64(believed/time.Second) * int64(src.clockRate)
+	if d := int64(int32(byReports - byPackets)); d > limit || -d > limit {
+		return byPackets, true
+	}
+	return byReports, true
+}
+
+// meterTicks is how many ticks the rates of a layer are measured over.
+const meterTicks = 15
+
+// meter measures what a layer costs, apart for its spatial and temporal layers. It is guarded by
+// peer.mu.
+type meter struct {
+	spatials, temporals uint8 // seen since the last keyframe that told
+	tick                int
+	ticks               int // of measuring, up to meterTicks
+	sum                 [maxSpatials][maxTemporals]int
+	bytes               [meterTicks][maxSpatials][maxTemporals]int32
+}
+
+// packetOverhead is what the network adds to a packet: headers of IP and UDP.
+const packetOverhead = 28
+
+func (m *meter) add(d *codec.Descriptor, n int) {
+	s, t := min(d.Spatial, maxSpatials-1), min(d.Temporal, maxTemporals-1)
+	if d.Known {
+		if d.Keyframe {
+			m.spatials, m.temporals = 0, 0
+		}
+		m.spatials = max(m.spatials, s+1, min(d.Spatials, maxSpatials))
+		m.temporals = max(m.temporals, t+1, min(d.Temporals, maxTemporals))
+	}
+	m.sum[s][t] += n + packetOverhead
+	m.bytes[m.tick][s][t] += int32(n + packetOverhead)
+}
+
+// roll begins the next tick.
+func (m *meter) roll() {
+	m.ticks = min(m.ticks+1, meterTicks-1)
+	m.tick = (m.tick + 1) % meterTicks
+	for s := range maxSpatials {
+		for t := range maxTemporals {
+			m.sum[s][t] -= int(m.bytes[m.tick][s][t])
+			m.bytes[m.tick][s][t] = 0
+		}
+	}
+}
+
+// rate returns the bits per second of the layers up to s and t.
+func (m *meter) rate(s, t int) int {
+	bytes := 0
+	for i := 0; i <= s; i++ {
+		for j := 0; j <= t; j++ {
+			bytes += m.sum[i][j]
+		}
+	}
+	return bytes * 8 * int(time.Second/TickInterval) / max(1, m.ticks)
+}
