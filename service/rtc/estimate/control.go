@@ -5,45 +5,55 @@ import (
 	"time"
 )
 
+// The rate controller (draft-ietf-rmcat-gcc-02 §5.5 and §6). Rates that end growth or follow a
+// decrease are told as multiples of what arrives.
 const (
-	beta         = 0.85 // what is left after a decrease, × what arrives (§5.5)
-	growPerTime  = 1.08 // in a second, while far from the capacity
-	beyondAcked  = 1.5  // × what arrives: growth ends there
-	ackedTime    = 500 * time.Millisecond
-	ackedShort   = 200 * time.Millisecond // when the link is full, so that arrivals show its rate
-	evidenceTime = 10 * time.Second
-
-	idleShare   = 0.7                    // sending less than that share of the estimate is no test of it
-	stepTime    = 200 * time.Millisecond // between decreases that are not severe
-	severeQueue = 80 * time.Millisecond
-	lossQueue   = 30 * time.Millisecond // from which on loss is blamed on the queue
-
-	lossLow  = 0.02 // no growth above (§6)
-	lossHigh = 0.12 // decrease above
-
-	capacitySmooth = 0.95 // of the average and variance of the capacity
-
-	rttStart = 200 * time.Millisecond
-	rttLeast = 5 * time.Millisecond
-	rttMost  = 2 * time.Second
+	beta        = 0.85             // after a decrease
+	addBits     = 1200 * 8 / 2     // additive growth, in each response time: half a packet
+	growFactor  = 1.08             // other growth, in each second
+	beyond      = 1.5              // growth ends there
+	beyondSated = 1.2              // likewise, while nobody wants more
+	beyondFull  = 1.05             // likewise, where more was found to be too much
+	responseLag = 100 * ms         // beside the round trip, until a change of the rate shows
+	growQueue   = 30 * ms          // no growth while packets wait that long
+	bestTime    = 10 * time.Second // how long the best that arrived supports an estimate
+	ackedTime   = 500 * ms         // what arrives is measured over
+	ackedShort  = 200 * ms         // likewise, when the link is full and so shows its rate
+	settleTime  = 200 * ms         // beside the round trip, from one decrease to the next
+	patience    = 250 * ms         // over-use must last, unless it is severe: one big frame makes a queue that goes by itself
+	severeQueue = 50 * ms          // with over-use: all packets wait that long
+	lossQueue   = 30 * ms          // from which on loss is blamed on the queue
+	lossLow     = 0.02             // no growth above
+	lossHigh    = 0.12             // decrease above: the draft's tenth, and a margin for chance
+	lossKeeps   = 0.9              // no decrease by loss alone goes below
+	testShare   = 0.7              // sending less of the estimate does not test it
+	keepsUp     = 0.85             // a link is not short of room if that share of what is sent arrives in time
+	relapse     = 0.6              // a decrease to less means another link
+	smooth      = 0.95             // of the average and variance of the capacity (§5.5)
+	leastSpread = 0.02 * 0.02      // of the capacity: bounds of the variance
+	mostSpread  = 0.10 * 0.10      //
+	ms          = time.Millisecond
 )
 
 // control is the state of the rate controller.
 type control struct {
-	held      bool // the link was over-used or drains: wait for a normal update
-	updatedAt time.Duration
 	updated   bool
-	limitedAt time.Duration // last decrease
+	updatedAt time.Duration
 	limited   bool          // ever
+	limitedAt time.Duration // last decrease
+	calmAt    time.Duration // last update without over-use
+	held      bool          // the next update without a signal only ends the hold
 
-	// Average of what arrived when the link was full and its variance, relative to the average:
-	// near it, growth is additive. 0: not known.
+	// Average of what arrived when the link was full, and its variance relative to the average: near
+	// it, growth is additive. 0: not known.
 	capacity, variance float64
 
-	// What the link was last measured to carry, when it was full; 0: not known.
+	// What the link was last found to carry, full; 0: not known. Without a probe growth goes little
+	// beyond.
 	ceiling float64
+
 	// The best that arrived of late.
-	evidence maximum
+	best maximum
 }
 
 // update moves the estimate after a feedback.
@@ -52,55 +62,65 @@ func (e *Estimator) update(now time.Duration, over bool) {
 	if !e.updated {
 		step = 0
 	}
-	e.updatedAt, e.updated = now, true
-	acked := e.meter.rate(ackedTime)
+	e.updated, e.updatedAt = true, now
 	if e.probe.phase != idle {
-		return
+		return // it will have its own conclusion
 	}
-	e.evidence.add(now, acked)
-	if acked > 1.1*e.ceiling && !over {
-		if e.failed && e.ceiling > 0 {
-			e.retry = probeRetry // the link has recovered
-		}
-		e.ceiling, e.failed = 0, false
+	if !over {
+		e.calmAt = now
+	}
+	acked := e.acked.rate(ackedTime)
+	e.best.add(now, acked)
+	if e.ceiling > 0 && acked > 1.1*e.ceiling && !over {
+		e.recovered()
 	}
 
-	queue := e.delays.queue()
-	total, lost := e.losses.sum()
-	lossy := exceeds(total, lost, lossHigh)
-	severe := over && queue > severeQueue || lossy && queue > lossQueue
-	pause := now-e.limitedAt < stepTime+e.rtt && e.limited
+	target, full := e.verdict(now, over, acked)
 	switch {
-	case severe:
-		e.limit(now, beta*positive(e.meter.rate(ackedShort), acked, e.rate))
+	case full:
+		if e.settled(now) {
+			e.limit(now, target)
+		}
 	case over:
-		if pause {
-			break
-		}
-		target := beta * positive(max(acked, e.meter.rate(ackedShort)), e.rate)
-		if acked < idleShare*e.rate {
-			target = max(target, beta*e.rate)
-		}
-		e.limit(now, target)
-	case lossy:
-		if pause {
-			break
-		}
-		share := float64(lost) / float64(total)
-		e.limit(now, max(e.rate*(1-share/2), 0.9*acked))
 	case e.delays.usage == underuse:
 		e.held = true
 	case e.held:
 		e.held = false
-	default:
-		if e.losses.share() <= lossLow {
-			e.grow(step, acked)
-		}
+	case e.losses.share() <= lossLow && e.delays.standing() < growQueue:
+		e.grow(step, acked)
 	}
 }
 
-// positive returns the first rate that is known.
-func positive(rates ...float64) float64 {
+// settled reports whether the last decrease shows in feedback by now.
+func (e *Estimator) settled(now time.Duration) bool {
+	return !e.limited || now-e.limitedAt >= settleTime+e.rtt
+}
+
+// verdict tells whether the link is full, and what the estimate then should be.
+func (e *Estimator) verdict(now time.Duration, over bool, acked float64) (target float64, full bool) {
+	standing := e.delays.standing()
+	short := e.acked.rate(ackedShort)
+	switch {
+	case over && standing > severeQueue, e.losses.exceed(true, lossHigh) && standing > lossQueue:
+		// The queue was never empty, so that what arrived of late is what the link carries.
+		target = beta * known(short, acked, e.rate)
+	case over && now-e.calmAt >= patience:
+		target = beta * known(max(acked, short), e.rate)
+	case e.losses.exceed(false, lossHigh):
+		return max(e.rate*(1-e.losses.share()/2), lossKeeps*acked), true
+	default:
+		return 0, false
+	}
+	if acked < testShare*e.rate && short >= keepsUp*e.offered.rate(ackedShort) {
+		// What little is sent comes through: others fill the link. Make room for them, but do not
+		// take that little for all there is.
+		target = max(target, beta*e.rate)
+	}
+	return target, true
+}
+
+// known returns the first rate that is known.
+func known(rates ...float64) float64 {
 	for _, r := range rates {
 		if r > 0 {
 			return r
@@ -109,74 +129,69 @@ func positive(rates ...float64) float64 {
 	return 0
 }
 
-// exceeds reports whether lost of total is more than chance makes of that share.
-func exceeds(total, lost int, share float64) bool {
-	n := float64(total)
-	return float64(lost) > n*share+3*math.Sqrt(n*share*(1-share))
-}
-
 // limit lowers the estimate to the target, if that is lower, because the link is full.
 func (e *Estimator) limit(now time.Duration, target float64) {
 	e.held = true
+	target = max(target, e.min)
 	if target >= e.rate {
 		return
 	}
-	arriving := target / beta
-	e.remember(arriving)
+	if target < relapse*e.rate {
+		e.retry = probeRetry // it is not the link any more on which probes failed
+	}
+	e.ceiling = target / beta
+	e.remember(e.ceiling)
 	e.lower(now, target)
-	e.ceiling = arriving
-	e.evidence.cut(arriving)
 }
 
 // lower sets a lower estimate and puts probes off.
 func (e *Estimator) lower(now time.Duration, target float64) {
-	target = min(max(target, e.min), e.max)
-	if target < beta*e.rate {
-		e.retry = probeRetry
-	}
-	e.rate = min(e.rate, target)
-	e.limitedAt, e.limited = now, true
+	e.rate = min(e.rate, max(target, e.min))
+	e.limited, e.limitedAt = true, now
 	e.probeAt = max(e.probeAt, now+probeRetry)
-	e.evidence.cut(target / beta)
+	e.best.cut(e.rate / beta)
 }
 
 // raise sets a higher estimate.
 func (e *Estimator) raise(target float64) {
-	e.rate = min(max(e.rate, target), e.max)
+	e.rate = max(e.rate, min(target, e.max))
+}
+
+// recovered forgets that the link was found full.
+func (e *Estimator) recovered() {
+	e.ceiling, e.failed, e.retry = 0, false, probeRetry
 }
 
 // grow lets the estimate grow for a time in which nothing spoke against it.
 func (e *Estimator) grow(step time.Duration, acked float64) {
-	most := max(beyondAcked*acked, e.evidence.value())
-	if e.ceiling > 0 && acked < beta*e.rate {
-		most = min(most, e.ceiling)
+	most := beyond * acked
+	if e.asked && e.wanted <= e.rate {
+		most = beyondSated * acked
 	}
-	if e.rate >= most || acked <= 0 {
-		return
+	most = max(most, e.best.value())
+	if e.ceiling > 0 {
+		most = min(most, max(e.ceiling, beyondFull*acked))
 	}
-	if e.near(acked) {
-		response := (e.rtt + 100*time.Millisecond).Seconds()
-		frame := e.rate / 30
-		packet := frame / math.Ceil(frame/(1200*8))
-		e.raise(min(most, e.rate+max(1000, packet/2)*step.Seconds()/response))
-		return
+	more := addBits * step.Seconds() / (e.rtt + responseLag).Seconds()
+	if !e.near(acked) {
+		more = max(more, e.rate*(math.Pow(growFactor, step.Seconds())-1))
 	}
-	e.raise(min(most, e.rate*math.Pow(growPerTime, step.Seconds())))
+	e.raise(min(most, e.rate+more))
 }
 
 // remember takes what arrived when the link was full into the average of the capacity.
 func (e *Estimator) remember(rate float64) {
-	if e.capacity == 0 || !e.near(rate) {
-		e.capacity, e.variance = rate, 0.01
+	if !e.near(rate) {
+		e.capacity, e.variance = rate, mostSpread
 		return
 	}
 	off := rate - e.capacity
-	e.capacity += (1 - capacitySmooth) * off
-	e.variance = capacitySmooth*e.variance + (1-capacitySmooth)*off*off/(e.capacity*e.capacity)
-	e.variance = min(max(e.variance, 0.0004), 0.01)
+	e.capacity += (1 - smooth) * off
+	e.variance = smooth*e.variance + (1-smooth)*off*off/(e.capacity*e.capacity)
+	e.variance = min(max(e.variance, leastSpread), mostSpread)
 }
 
-// near reports whether rate is near the known capacity; if it is far above, that is forgotten.
+// near reports whether rate is near the known capacity. One far above makes that unknown.
 func (e *Estimator) near(rate float64) bool {
 	if e.capacity == 0 {
 		return false
@@ -188,26 +203,3 @@ func (e *Estimator) near(rate float64) bool {
 	}
 	return rate > e.capacity-reach
 }
-
-// maximum is the greatest value of about the last one to two spans.
-type maximum struct {
-	span      time.Duration
-	since     time.Duration
-	cur, prev float64
-}
-
-func (m *maximum) add(at time.Duration, v float64) {
-	switch {
-	case at-m.since >= 2*m.span || at < m.since:
-		m.since, m.cur, m.prev = at, v, 0
-	case at-m.since >= m.span:
-		m.since, m.cur, m.prev = at, v, m.cur
-	default:
-		m.cur = max(m.cur, v)
-	}
-}
-
-func (m *maximum) value() float64 { return max(m.cur, m.prev) }
-
-// cut lowers what is greater than v.
-func (m *maximum) cut(v float64) { m.cur, m.prev = min(m.cur, v), min(m.prev, v) }

@@ -79,7 +79,7 @@ func newDelays() delays {
 	return delays{
 		threshold: thresholdStart,
 		base:      minimum{span: 10 * time.Second},
-		recent:    minimum{span: 200 * time.Millisecond},
+		recent:    minimum{span: 150 * time.Millisecond},
 	}
 }
 
@@ -96,13 +96,13 @@ func (d *delays) clear() {
 	d.overs, d.growth, d.level, d.noise = 0, 0, d.recent.value(), 0
 }
 
-// queue returns how long packets wait at present, as far as it is known.
+// queue returns how long packets wait at present, by the fitted line, less what is noise.
 func (d *delays) queue() time.Duration {
-	if d.n < trendLeast {
-		return max(0, d.recent.value()-d.base.value())
-	}
-	return max(0, d.level-d.base.value())
+	return max(d.standing(), d.level-d.noise*3/2-d.base.value())
 }
+
+// standing returns how long all packets have waited lately.
+func (d *delays) standing() time.Duration { return max(0, d.recent.value()-d.base.value()) }
 
 // note takes the delay of a packet into account, but not its trend.
 func (d *delays) note(sent, delay time.Duration) {

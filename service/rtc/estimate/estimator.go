@@ -29,6 +29,10 @@ const (
 	behind    = 30 * time.Second // as is one sent earlier than that before now
 	clockJump = 3 * time.Second  // change of the one-way delay that means another clock
 
+	rttStart = 200 * ms
+	rttLeast = 5 * ms
+	rttMost  = 2 * time.Second
+
 	feedbackTime = 2 * time.Second // without feedback for that long reports count
 	reportTime   = 10 * time.Second
 	rembTime     = 10 * time.Second // a REMB is good for
@@ -59,6 +63,7 @@ type Estimator struct {
 	ticked  bool
 	horizon time.Duration // newest time of sending that feedback told of
 	told    bool          // horizon is valid
+	astray  int           // packets sent at the horizon that were told to be lost
 	rtt     time.Duration
 	rttLow  minimum
 
@@ -67,7 +72,8 @@ type Estimator struct {
 	delays     delays
 	delay      time.Duration // of the newest packet
 	delayed    bool          // delay is valid
-	meter      meter
+	acked      meter         // what arrived, on the receiver's clock
+	offered    meter         // what was sent of what feedback told of
 	losses     losses
 
 	control
@@ -76,8 +82,11 @@ type Estimator struct {
 	probeAt time.Duration // not earlier
 	retry   time.Duration // after the next failure
 	probed  bool          // ever
+	spread  uint64        // state of a generator
 	failed  bool          // the last probe
 	sending float64       // bit/s, as last told
+	wanted  float64       // bit/s, likewise
+	asked   bool          // these were ever told
 
 	reportAt   time.Duration
 	reported   bool
@@ -100,14 +109,12 @@ func New(cfg Config) *Estimator {
 	cfg.Max = max(cfg.Max, cfg.Min)
 	return &Estimator{
 		min: float64(cfg.Min), max: float64(cfg.Max),
-		rate:   float64(min(max(cfg.Start, cfg.Min), cfg.Max)),
-		delays: newDelays(),
-		rttLow: minimum{span: 10 * time.Second},
-		rtt:    rttStart,
-		retry:  probeRetry,
-		control: control{
-			evidence: maximum{span: evidenceTime},
-		},
+		rate:    float64(min(max(cfg.Start, cfg.Min), cfg.Max)),
+		delays:  newDelays(),
+		rttLow:  minimum{span: 10 * time.Second},
+		rtt:     rttStart,
+		retry:   probeRetry,
+		control: control{best: maximum{span: bestTime}},
 	}
 }
 
@@ -148,45 +155,18 @@ func (e *Estimator) Feedback(now time.Duration, packets []Packet) {
 	if len(packets) > packetMost {
 		packets = packets[len(packets)-packetMost:]
 	}
-	horizon, had := e.horizon, e.told
+	before, told := e.horizon, e.told
 	var over, any bool
-	var total, lost int
 	for i := range packets {
-		p := &packets[i]
-		if p.Sent > now+ahead || p.Sent < now-behind || !p.Lost && tooFar(p.Arrived) || tooFar(p.Sent) {
+		p := packets[i]
+		if p.Sent > now+ahead || p.Sent < now-behind || tooFar(p.Sent) || !p.Lost && tooFar(p.Arrived) {
 			continue
 		}
 		any = true
-		size := min(max(p.Size, 0), sizeMost)
-		if had && p.Sent < horizon {
-			if !p.Lost {
-				e.losses.found()
-				e.meter.add(p.Arrived, size)
-			}
-			continue
-		}
-		if !e.told || p.Sent > e.horizon {
-			e.horizon, e.told = p.Sent, true
-		}
-		delay := p.Arrived - p.Sent
-		if !p.Lost {
-			e.observe(delay)
-			e.meter.add(p.Arrived, size)
-		}
-		if e.probe.phase != idle && p.Sent >= e.probe.end {
-			e.conclude(now)
-		}
-		if e.probe.covers(p.Sent) {
-			e.probe.add(p, size, delay)
-			if !p.Lost {
-				e.delays.note(p.Sent, delay)
-			}
-			continue
-		}
-		total++
-		if p.Lost {
-			lost++
-		} else if e.delays.add(p.Sent, delay) {
+		p.Size = min(max(p.Size, 0), sizeMost)
+		if told && e.old(&p, before) {
+			e.correct(&p)
+		} else if e.take(now, &p) {
 			over = true
 		}
 	}
@@ -196,25 +176,73 @@ func (e *Estimator) Feedback(now time.Duration, packets []Packet) {
 	e.feedbackAt, e.fed, e.remb = now, true, 0
 	e.rttLow.add(now, max(0, now-e.horizon))
 	e.rtt = min(max(e.rttLow.value(), rttLeast), rttMost)
-	e.losses.add(now, total, lost)
 	e.watch(now)
 	e.update(now, over)
 }
 
-// watch ends a probe that has gone far enough.
-func (e *Estimator) watch(now time.Duration) {
-	p := &e.probe
-	if p.phase == running && p.hopeless() {
-		p.phase, p.end = waiting, max(p.start+probeSlice, min(p.end, now))
+// old reports whether feedback that reached up to a time has told of the packet already. Several
+// packets may have been sent at that very time: then one that arrived is taken for one that was lost.
+func (e *Estimator) old(p *Packet, upTo time.Duration) bool {
+	if p.Sent != upTo {
+		return p.Sent < upTo
 	}
+	if p.Lost || e.astray == 0 {
+		return false
+	}
+	e.astray--
+	return true
+}
+
+// correct takes a packet that was told to be lost before.
+func (e *Estimator) correct(p *Packet) {
+	if p.Lost {
+		return
+	}
+	if e.probe.covers(p.Sent) {
+		e.probe.found(p.Arrived, p.Size)
+	} else {
+		e.losses.found(p.Sent)
+	}
+	e.acked.add(p.Arrived, p.Size)
+}
+
+// take takes a packet that feedback tells of for the first time. It reports whether the link is
+// over-used.
+func (e *Estimator) take(now time.Duration, p *Packet) (over bool) {
+	if !e.told || p.Sent > e.horizon {
+		e.horizon, e.told, e.astray = p.Sent, true, 0
+	}
+	e.offered.add(p.Sent, p.Size)
+	delay := p.Arrived - p.Sent
+	if !p.Lost {
+		e.observe(now, delay)
+		e.acked.add(p.Arrived, p.Size)
+	} else if p.Sent == e.horizon {
+		e.astray++
+	}
+	if e.probe.phase != idle && p.Sent >= e.probe.end {
+		e.follow(now, p.Sent)
+	}
+	if e.probe.covers(p.Sent) {
+		e.probe.add(p, delay)
+		if !p.Lost {
+			e.delays.note(p.Sent, delay)
+		}
+		return false
+	}
+	e.losses.add(p.Sent, p.Lost)
+	return !p.Lost && e.delays.add(p.Sent, delay)
 }
 
 // observe notices another clock at the receiver.
-func (e *Estimator) observe(delay time.Duration) {
+func (e *Estimator) observe(now, delay time.Duration) {
 	if jump := delay - e.delay; e.delayed && (jump > clockJump || jump < -clockJump) {
 		e.delays.restart()
-		e.meter = meter{}
-		e.probe.phase = idle
+		e.acked = meter{}
+		if e.probe.phase != idle {
+			e.probe.phase = idle
+			e.postpone(now)
+		}
 	}
 	e.delay, e.delayed = delay, true
 }

@@ -1,6 +1,9 @@
 package estimate
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	meterSlot  = 25 * time.Millisecond
@@ -8,17 +11,17 @@ const (
 	meterLeast = 4 // slots without which there is no rate
 )
 
-// meter measures the rate at which bits arrive, on the receiver's clock.
+// meter measures the rate of bits on some clock.
 type meter struct {
 	bits   [meterSlots]int64
-	first  int64 // slot of the first arrival since the last silence
-	newest int64 // slot of the newest arrival
+	first  int64 // slot of the first bits since the last silence
+	newest int64 // slot of the newest bits
 	used   bool
 }
 
-// add counts a packet of size bytes that arrived at that time.
-func (m *meter) add(arrived time.Duration, size int) {
-	i := floorDiv(arrived, meterSlot)
+// add counts a packet of size bytes at that time.
+func (m *meter) add(at time.Duration, size int) {
+	i := floorDiv(at, meterSlot)
 	switch {
 	case !m.used || i-m.newest >= meterSlots || i <= m.newest-meterSlots: // silence, or another clock
 		*m = meter{used: true, first: i, newest: i}
@@ -32,8 +35,8 @@ func (m *meter) add(arrived time.Duration, size int) {
 	m.bits[mod(i, meterSlots)] += int64(size) * 8
 }
 
-// rate returns the bit/s that arrived in the newest window, which leaves out the slot that still
-// fills; 0 while that is not known.
+// rate returns the bit/s of the newest window, which leaves out the slot that still fills; 0 while
+// that is not known.
 func (m *meter) rate(window time.Duration) float64 {
 	n := min(int64(window/meterSlot), meterSlots-1, m.newest-m.first)
 	if n < meterLeast {
@@ -64,18 +67,20 @@ func mod(i, n int64) int64 {
 
 const (
 	lossSlot  = 100 * time.Millisecond
-	lossSlots = 10
+	lossSlots = 12
+	lossFresh = 2 // slots of which losses may still be found
 )
 
-// losses counts packets and those of them that were lost, over the last second.
+// losses counts packets and those of them that were lost, by when they were sent, over the last
+// 1.2 seconds.
 type losses struct {
 	total, lost [lossSlots]int
 	newest      int64
 }
 
-// add counts at now.
-func (l *losses) add(now time.Duration, total, lost int) {
-	i := floorDiv(now, lossSlot)
+// add counts a packet.
+func (l *losses) add(sent time.Duration, lost bool) {
+	i := floorDiv(sent, lossSlot)
 	if i < l.newest || i-l.newest >= lossSlots {
 		*l = losses{newest: i}
 	}
@@ -85,36 +90,49 @@ func (l *losses) add(now time.Duration, total, lost int) {
 		l.total[at], l.lost[at] = 0, 0
 	}
 	at := mod(i, lossSlots)
-	l.total[at] += total
-	l.lost[at] += lost
-}
-
-// found takes back one loss.
-func (l *losses) found() {
-	for i := range int64(lossSlots) {
-		if at := mod(l.newest-i, lossSlots); l.lost[at] > 0 {
-			l.lost[at]--
-			return
-		}
+	l.total[at]++
+	if lost {
+		l.lost[at]++
 	}
 }
 
-// sum returns the packets of the last second.
-func (l *losses) sum() (total, lost int) {
-	for i := range l.total {
-		total += l.total[i]
-		lost += l.lost[i]
+// found takes back a loss.
+func (l *losses) found(sent time.Duration) {
+	i := floorDiv(sent, lossSlot)
+	if at := mod(i, lossSlots); i > l.newest-lossSlots && i <= l.newest && l.lost[at] > 0 {
+		l.lost[at]--
+	}
+}
+
+// sum returns the packets of all the time, or without those that may still be found.
+func (l *losses) sum(all bool) (total, lost int) {
+	i := l.newest - lossSlots + 1
+	end := l.newest
+	if !all {
+		end -= lossFresh
+	}
+	for ; i <= end; i++ {
+		at := mod(i, lossSlots)
+		total += l.total[at]
+		lost += l.lost[at]
 	}
 	return total, lost
 }
 
-// share returns the share of lost packets of the last second, 0 to 1.
+// share returns the share of lost packets, 0 to 1.
 func (l *losses) share() float64 {
-	total, lost := l.sum()
+	total, lost := l.sum(false)
 	if total == 0 {
 		return 0
 	}
 	return float64(lost) / float64(total)
+}
+
+// exceed reports whether more were lost than chance makes of that share.
+func (l *losses) exceed(all bool, share float64) bool {
+	total, lost := l.sum(all)
+	n := float64(total)
+	return float64(lost) > n*share+3*math.Sqrt(n*share*(1-share))
 }
 
 // minimum is the smallest value of about the last one to two spans.
@@ -141,3 +159,26 @@ func (m *minimum) add(at, v time.Duration) {
 func (m *minimum) value() time.Duration { return min(m.cur, m.prev) }
 
 func (m *minimum) reset() { *m = minimum{span: m.span} }
+
+// maximum is the greatest value of about the last one to two spans.
+type maximum struct {
+	span      time.Duration
+	since     time.Duration // begin of the current span
+	cur, prev float64
+}
+
+func (m *maximum) add(at time.Duration, v float64) {
+	switch {
+	case at-m.since >= 2*m.span || at < m.since:
+		m.since, m.cur, m.prev = at, v, 0
+	case at-m.since >= m.span:
+		m.since, m.cur, m.prev = at, v, m.cur
+	default:
+		m.cur = max(m.cur, v)
+	}
+}
+
+func (m *maximum) value() float64 { return max(m.cur, m.prev) }
+
+// cut lowers what is greater than v.
+func (m *maximum) cut(v float64) { m.cur, m.prev = min(m.cur, v), min(m.prev, v) }

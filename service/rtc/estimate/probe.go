@@ -5,12 +5,13 @@ import "time"
 const (
 	probeTime  = 300 * time.Millisecond
 	probeSlice = 50 * time.Millisecond
-	probeWait  = time.Second // at least, for its feedback
+	probeWait  = time.Second           // at least, for its feedback
+	probeLate  = 50 * time.Millisecond // more for what seems lost
 
 	probeFirst    = 2.0  // × estimate: the most that the first probe tries
 	probeMost     = 2.5  // × estimate: the most that others try
 	probeAbove    = 1.15 // × wanted: what a probe tries, since it counts for less
-	probeCeiling  = 1.5  // × the capacity that was measured: the most to try after a failure
+	probeCeiling  = 1.3  // × the capacity that was measured: the most to try after a failure
 	probeTrust    = 0.93 // × what came through: the estimate after success
 	probePartly   = 0.88 // × what came through a link that the probe filled
 	probeRetry    = time.Second
@@ -42,9 +43,11 @@ type probe struct {
 	lossy float64 // share of packets lost
 	media float64 // bit/s acknowledged
 
-	sent, arrived float64 // bits
+	sent, arrived float64       // bits
+	begin, last   time.Duration // first and last arrival, on the receiver's clock
 	packets, lost int
 	padded        bool // padding was sent at all
+	passed        bool // feedback is beyond its end
 	slices        [probeTime / probeSlice]struct {
 		lowest time.Duration // delay
 		used   bool
@@ -57,8 +60,8 @@ func (p *probe) covers(sent time.Duration) bool {
 }
 
 // add counts a packet that belongs to the probe.
-func (p *probe) add(pkt *Packet, size int, delay time.Duration) {
-	bits := float64(size) * 8
+func (p *probe) add(pkt *Packet, delay time.Duration) {
+	bits := float64(pkt.Size) * 8
 	p.packets++
 	p.sent += bits
 	p.padded = p.padded || pkt.Probe
@@ -66,26 +69,44 @@ func (p *probe) add(pkt *Packet, size int, delay time.Duration) {
 		p.lost++
 		return
 	}
-	p.arrived += bits
+	p.arrive(pkt.Arrived, bits)
 	s := &p.slices[(pkt.Sent-p.start)/probeSlice]
 	if !s.used || delay < s.lowest {
 		s.lowest, s.used = delay, true
 	}
 }
 
-// growth returns by how much the delay has grown towards the end.
-func (p *probe) growth() time.Duration {
-	for i := len(p.slices) - 1; i >= 0; i-- {
-		if !p.slices[i].used {
-			continue
-		}
-		lowest := p.slices[i].lowest
-		if i > 0 && p.slices[i-1].used {
-			lowest = min(lowest, p.slices[i-1].lowest)
-		}
-		return max(0, lowest-p.delay)
+// arrive counts bits that arrived.
+func (p *probe) arrive(at time.Duration, bits float64) {
+	if p.arrived == 0 {
+		p.begin, p.last = at, at
 	}
-	return 0
+	p.begin, p.last = min(p.begin, at), max(p.last, at)
+	p.arrived += bits
+}
+
+// found counts a packet that was told to be lost and has arrived.
+func (p *probe) found(at time.Duration, size int) {
+	if p.lost > 0 {
+		p.lost--
+		p.arrive(at, float64(size)*8)
+	}
+}
+
+// growth returns by how much the delay has grown up to the end, from the least there was before
+// and within.
+func (p *probe) growth() time.Duration {
+	least, last := p.delay, p.delay
+	for i := range p.slices {
+		if s := &p.slices[i]; s.used {
+			last = s.lowest
+			if i > 0 && p.slices[i-1].used {
+				last = min(last, p.slices[i-1].lowest)
+			}
+			least = min(least, s.lowest)
+		}
+	}
+	return last - least
 }
 
 func (p *probe) loss() float64 {
@@ -105,11 +126,11 @@ func (p *probe) result() (rate float64, room bool) {
 	growth := p.growth()
 	loss := p.loss()
 	room = growth <= probeGrowth+min(2*p.noise, probeGrowth) && loss <= p.lossy+probeLoss
-	bits := p.arrived
+	span := p.end - p.start + growth
 	if room {
-		bits = p.sent // what was lost was not lost for want of room
+		return p.sent / span.Seconds(), true // what was lost was not lost for want of room
 	}
-	return bits / (p.end - p.start + growth).Seconds(), room
+	return p.arrived / max(span, p.last-p.begin).Seconds(), false
 }
 
 // Probe says how much to send now in padding. It is to be asked about every 100 ms with what the
@@ -121,6 +142,7 @@ func (p *probe) result() (rate float64, room bool) {
 func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 	e.tick(now)
 	e.sending = float64(min(max(sending, 0), rateMost))
+	e.wanted, e.asked = float64(min(max(wanted, 0), rateMost)), true
 	p := &e.probe
 	switch p.phase {
 	case running:
@@ -144,8 +166,8 @@ func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 		return 0
 	}
 	have := float64(e.Bitrate())
-	target := min(float64(min(wanted, rateMost))*probeAbove, e.max)
-	if float64(wanted) <= have || target <= have || target <= e.sending {
+	target := min(e.wanted*probeAbove, e.max)
+	if e.wanted <= have || target <= have || target <= e.sending {
 		return 0
 	}
 	most := probeMost
@@ -160,7 +182,7 @@ func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 	*p = probe{
 		phase: running, start: now, end: now + probeTime, rate: target,
 		delay: e.delays.recent.value(), noise: e.delays.noise,
-		lossy: e.losses.share(), media: e.meter.rate(ackedTime),
+		lossy: e.losses.share(), media: e.acked.rate(ackedTime),
 	}
 	return int(target)
 }
@@ -171,21 +193,43 @@ func (e *Estimator) measurable(now time.Duration) bool {
 		return e.reported && now-e.reportAt < reportTime && e.reportLoss < lossHigh
 	}
 	d := &e.delays
-	return d.recent.have && d.usage != overuse && d.recent.value()-d.base.value() < probeQueue
+	return d.recent.have && d.usage != overuse && d.standing() < probeQueue
+}
+
+// watch ends a probe that has gone far enough.
+func (e *Estimator) watch(now time.Duration) {
+	p := &e.probe
+	if p.phase == running && p.hopeless() {
+		p.phase, p.end = waiting, max(p.start+probeSlice, min(p.end, now))
+	}
 }
 
 // postpone puts the next probe off after a failed one.
 func (e *Estimator) postpone(now time.Duration) {
 	e.failed = true
-	e.probeAt = now + e.retry
+	// Estimators of one link whose probes always fell together would never see room: spread them.
+	// What tells them apart is the time packets took, to the nanosecond.
+	e.spread = e.spread*6364136223846793005 + uint64(e.delay) + 1
+	e.probeAt = now + e.retry - time.Duration(e.spread>>32*uint64(e.retry/4)>>32)
 	e.retry = min(2*e.retry, probeRetryMax)
+}
+
+// follow looks at a packet sent after the probe, and ends it when its feedback is complete.
+func (e *Estimator) follow(now, sent time.Duration) {
+	p := &e.probe
+	if !p.passed {
+		p.passed, p.phase = true, waiting
+		e.delays.clear() // the probe itself made them grow
+	}
+	if _, room := p.result(); room || sent >= p.end+probeLate {
+		e.conclude(now)
+	}
 }
 
 // conclude draws the conclusion from a probe whose feedback is complete.
 func (e *Estimator) conclude(now time.Duration) {
 	p := &e.probe
 	p.phase = idle
-	e.delays.clear()
 	span := (p.end - p.start).Seconds()
 	if !p.padded || p.packets < 5 || span <= 0 {
 		e.postpone(now)
@@ -195,7 +239,7 @@ func (e *Estimator) conclude(now time.Duration) {
 	if room {
 		if rate*probeTrust > e.rate {
 			e.raise(rate * probeTrust)
-			e.evidence.add(now, rate)
+			e.best.add(now, rate)
 			e.ceiling, e.failed = 0, false
 			e.retry, e.probeAt = probeRetry, now
 			return

@@ -27,7 +27,7 @@ func (e *Estimator) Report(now time.Duration, lost float64, rtt time.Duration) {
 		step, before = 0, 0
 	}
 	e.reportAt, e.reported, e.reportLoss = now, true, lost
-	e.evidence.add(now, e.sending*(1-lost))
+	e.best.add(now, e.sending*(1-lost))
 
 	p := &e.probe
 	if p.phase != idle && now >= p.end {
@@ -38,7 +38,7 @@ func (e *Estimator) Report(now time.Duration, lost float64, rtt time.Duration) {
 		}
 		if e.remb == 0 { // else the receiver answers the probe itself
 			e.raise(p.rate * probeTrust)
-			e.evidence.add(now, p.rate)
+			e.best.add(now, p.rate)
 		}
 		e.retry, e.failed, e.probeAt = probeRetry, false, now
 		return
@@ -46,13 +46,13 @@ func (e *Estimator) Report(now time.Duration, lost float64, rtt time.Duration) {
 	switch {
 	case p.phase != idle:
 	case congested || lost > lossHigh && (before > lossHigh || lost > 0.3):
-		if !e.limited || now-e.limitedAt >= stepTime+e.rtt {
+		if e.settled(now) {
 			e.lower(now, e.rate*(1-lost/2))
 		}
 	case lost <= lossLow:
-		most := max(beyondAcked*e.sending, e.evidence.value())
+		most := max(beyond*e.sending, e.best.value())
 		if e.rate < most {
-			e.raise(min(most, e.rate*math.Pow(growPerTime, step.Seconds())))
+			e.raise(min(most, e.rate*math.Pow(growFactor, step.Seconds())))
 		}
 	}
 }

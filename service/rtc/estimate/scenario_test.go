@@ -1,0 +1,103 @@
+package estimate
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+var sfuRungs = []float64{150e3, 500e3, 2.5e6}
+
+// scenarios are links on which a flow runs for 60 s.
+var scenarios = []struct {
+	name  string
+	path  path
+	rungs []float64
+	fixed int
+	want  float64 // bit/s the link has
+	low   float64 // × want: the estimate on average in the last 40 s
+	high  float64
+}{
+	{name: "3 Mbit/s", path: path{rate: constant(3e6), delay: 25 * ms}, want: 3e6, low: 0.8, high: 1.2},
+	{name: "10 Mbit/s", path: path{rate: constant(10e6), delay: 25 * ms}, want: 2.54e6, low: 1, high: 1.75},
+	{name: "1 Mbit/s", path: path{rate: constant(1e6), delay: 25 * ms}, want: 1e6, low: 0.7, high: 1.1},
+	{name: "700 kbit/s", path: path{rate: constant(700e3), delay: 25 * ms}, want: 700e3, low: 0.7, high: 1.1},
+	{name: "300 kbit/s", path: path{rate: constant(300e3), delay: 25 * ms}, want: 300e3, low: 0.7, high: 1.1},
+	{name: "200 kbit/s", path: path{rate: constant(200e3), delay: 25 * ms}, want: 200e3, low: 0.6, high: 1.1},
+	{name: "2.6 Mbit/s, top barely fits", path: path{rate: constant(2.6e6), delay: 25 * ms}, want: 2.6e6, low: 0.7, high: 1.1},
+	{name: "3 Mbit/s, 1 % loss", path: path{rate: constant(3e6), delay: 25 * ms, loss: 0.01}, want: 3e6, low: 0.8, high: 1.3},
+	{name: "3 Mbit/s, 5 % loss", path: path{rate: constant(3e6), delay: 25 * ms, loss: 0.05}, want: 3e6, low: 0.8, high: 1.1},
+	{name: "3 Mbit/s, 10 % loss", path: path{rate: constant(3e6), delay: 25 * ms, loss: 0.10}, want: 3e6, low: 0.7, high: 1.1},
+	{name: "4 Mbit/s, RTT 200 ms", path: path{rate: constant(4e6), delay: 100 * ms}, want: 4e6, low: 0.6, high: 1.1},
+	{name: "4 Mbit/s, RTT 200 ms, 20 % reordered", path: path{rate: constant(4e6), delay: 100 * ms, reorder: 0.2}, want: 4e6, low: 0.6, high: 1.1},
+	{name: "4 Mbit/s, jitter ±30 ms", path: path{rate: constant(4e6), delay: 50 * ms, jitter: 30 * ms}, want: 4e6, low: 0.6, high: 1.1},
+	{name: "4 Mbit/s, jitter ±30 ms in order", path: path{rate: constant(4e6), delay: 50 * ms, jitter: 30 * ms, fifo: true}, want: 4e6, low: 0.6, high: 1.1},
+	{name: "4 Mbit/s, all of these", path: path{rate: constant(4e6), delay: 100 * ms, jitter: 30 * ms, reorder: 0.2, loss: 0.05, ppm: 200}, want: 4e6, low: 0.6, high: 1.1},
+	{name: "1 Mbit/s, all of these", path: path{rate: constant(1e6), delay: 100 * ms, jitter: 30 * ms, reorder: 0.2, loss: 0.05, ppm: -200}, want: 1e6, low: 0.6, high: 1.1},
+	{name: "1 Mbit/s, queue of 30 ms", path: path{rate: constant(1e6), delay: 25 * ms, limit: 30 * ms}, want: 1e6, low: 0.5, high: 1.1},
+	{name: "1 Mbit/s, queue of 2 s", path: path{rate: constant(1e6), delay: 25 * ms, limit: 2 * time.Second}, want: 1e6, low: 0.6, high: 1.1},
+}
+
+func TestScenarios(t *testing.T) {
+	const seeds = 8
+	t.Logf("%-40s %8s %8s %8s %6s %6s %6s %7s %7s", "link (worst of 8 seeds)", "mean", "low", "high", "top", "loss", "queue", "probes", "padding")
+	for _, sc := range scenarios {
+		rungs := sc.rungs
+		if rungs == nil {
+			rungs = sfuRungs
+		}
+		var all summary
+		var loss, padding float64
+		var probes int
+		for seed := range uint64(seeds) {
+			p := sc.path
+			f := newFlow(seed, &p, rungs...)
+			f.fixed = sc.fixed
+			run(0, 60*time.Second, f)
+			s := f.summary(20*time.Second, 60*time.Second)
+			if s.mean < sc.low*sc.want || s.mean > sc.high*sc.want {
+				t.Errorf("%s, seed %d: estimate %.0f kbit/s on average, want %.0f to %.0f", sc.name, seed, s.mean/1e3, sc.low*sc.want/1e3, sc.high*sc.want/1e3)
+			}
+			if seed == 0 {
+				all = s
+			}
+			all.mean, all.low, all.high = min(all.mean, s.mean), min(all.low, s.low), max(all.high, s.high)
+			all.top, all.queue = min(all.top, s.top), max(all.queue, s.queue)
+			loss, padding = max(loss, float64(f.lost)/float64(f.sent)), max(padding, f.padding/f.all)
+			probes = max(probes, f.probes)
+		}
+		t.Logf("%-40s %7.0fk %7.0fk %7.0fk %5.0f%% %5.1f%% %4dms %7d %6.1f%%", sc.name, all.mean/1e3, all.low/1e3, all.high/1e3,
+			all.top*100, 100*loss, all.queue/ms, probes, 100*padding)
+	}
+}
+
+func TestDropAndReturn(t *testing.T) {
+	for _, limit := range []time.Duration{200 * ms, 300 * ms, 500 * ms} {
+		for _, fixed := range []int{0, 2_500_000} {
+			for _, delay := range []time.Duration{10 * ms, 50 * ms} {
+				for seed := range uint64(8) {
+					name := fmt.Sprintf("queue %v, wanted %d, RTT %v, seed %d", limit, fixed, 2*delay, seed)
+					back := 35*time.Second + time.Duration(seed)*777*ms
+					p := path{limit: limit, delay: delay, rate: steps{{0, 3e6}, {15 * time.Second, 300e3}, {back, 3e6}}}
+					f := newFlow(seed, &p, sfuRungs...)
+					f.fixed = fixed
+					run(0, 60*time.Second, f)
+					up := f.first(0, func(b int) bool { return b >= 2_540_000 })
+					down := f.first(15*time.Second, func(b int) bool { return b <= 350_000 })
+					again := f.first(back, func(b int) bool { return b >= 2_000_000 })
+					s := f.summary(17*time.Second, back)
+					t.Logf("%-50s up after %v, down after %v, again after %v; meanwhile %.0f to %.0fk, mean %.0fk, queue %v", name, up, down, again, s.low/1e3, s.high/1e3, s.mean/1e3, s.queue)
+					if up < 0 || up > 8*time.Second {
+						t.Errorf("%s: up after %v", name, up)
+					}
+					if down < 0 || down > 1500*ms {
+						t.Errorf("%s: down after %v", name, down)
+					}
+					if again < 0 || again > 8*time.Second {
+						t.Errorf("%s: up again after %v", name, again)
+					}
+				}
+			}
+		}
+	}
+}
