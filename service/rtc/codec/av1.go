@@ -15,14 +15,12 @@ const (
 	obuReserved  = 0x01
 )
 
-// Types of OBUs.
+// Types of OBUs: the first, the last, and the one between that starts no frame. The others are
+// temporal delimiters, frame headers and metadata.
 const (
-	obuSequenceHeader    = 1
-	obuTemporalDelimiter = 2
-	obuFrameHeader       = 3
-	obuTileGroup         = 4
-	obuMetadata          = 5
-	obuFrame             = 6
+	obuSequenceHeader = 1
+	obuTileGroup      = 4
+	obuFrame          = 6
 )
 
 const (
@@ -65,7 +63,7 @@ func (p *Parser) parseAV1(payload []byte, d *Descriptor) {
 			p.spatials, p.temporals, p.av1 = seq.spatials, seq.temporals, layer{}
 			d.Keyframe, d.Switch = true, everything
 		}
-		d.Start = first.typ != obuTileGroup && first.typ <= obuFrame
+		d.Start = first.typ >= obuSequenceHeader && first.typ <= obuFrame && first.typ != obuTileGroup
 		p.av1 = av1Layer(first, elements, p.av1)
 	}
 	if !p.proven {

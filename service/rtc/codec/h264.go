@@ -15,8 +15,9 @@ const (
 )
 
 const (
-	// h264Run is how many packets in a row that could be H.264 prove that a stream is, when it
-	// does not carry its parameter sets. One in ten packets of random bytes could be.
+	// h264Run is how many usual packets, with none between them that H.264 cannot have, prove that
+	// a stream without parameter sets is H.264. Of packets of random bytes one in ten looks usual,
+	// and more than half cannot be.
 	h264Run = 16
 
 	// h264Bare is how many keyframes in a row come without parameter sets, in a stream that has
@@ -26,7 +27,7 @@ const (
 
 // h264State is what a Parser knows of earlier packets of H.264.
 type h264State struct {
-	run     uint8 // plausible packets in a row, up to h264Run
+	run     uint8 // usual packets since the last impossible one, up to h264Run
 	lead    bool  // the last packet held what comes before the slices of a picture
 	leadSPS bool  // ... and parameter sets
 	inBand  bool  // the stream has carried parameter sets
@@ -46,6 +47,9 @@ type h264Packet struct {
 
 // parseH264 reads a payload of H.264. Packets that H.264 cannot have take the proof back.
 func (p *Parser) parseH264(payload []byte, d *Descriptor) {
+	if len(payload) == 0 { // padding, to probe for bandwidth
+		return
+	}
 	s := &p.h264
 	var pkt h264Packet
 	if !pkt.read(payload) {
@@ -93,12 +97,14 @@ func (p *Parser) parseH264(payload []byte, d *Descriptor) {
 	p.understood(d)
 }
 
-// read reads the NAL units of a packet. It reports false if it cannot be H.264.
+// read reads the NAL units of a packet that is not empty. It reports false if it cannot be H.264.
 func (pkt *h264Packet) read(payload []byte) bool {
-	if len(payload) < 2 || payload[0]&0x80 != 0 { // forbidden_zero_bit
+	if payload[0]&0x80 != 0 { // forbidden_zero_bit
 		return false
 	}
 	switch typ := payload[0] & 0x1f; {
+	case typ > nalLast && len(payload) < 2:
+		return false
 	case typ == nalSTAPA:
 		return pkt.readSTAP(payload[1:])
 	case typ == nalFUA:

@@ -48,7 +48,11 @@ func TestH264(t *testing.T) {
 		{"FU-A with the reserved bit", [][]byte{sps, {0x7c, 0x25, 0x88}, slice}, []string{key, none, none}},
 		{"FU-A of a FU-A", [][]byte{sps, {0x7c, 0x1c, 0x88}, slice}, []string{key, none, none}},
 		{"FU-A of parameter sets", [][]byte{sps, slices.Concat([]byte{0x7c, 0x87}, sps[1:]), slice}, []string{key, none, none}},
-		{"empty and short", [][]byte{nil, {0x67}}, []string{none, none}},
+		{"padding", [][]byte{sps, {}, slice}, []string{key, none, known}},
+		{"end of sequence", [][]byte{sps, idr, {0x0a}, slice}, []string{key, known, known, start}},
+		{"FU-A cut off", [][]byte{sps, {0x7c}, slice}, []string{key, none, none}},
+		{"slice cut off", [][]byte{sps, {0x41}, slice}, []string{key, none, none}},
+		{"parameter sets cut off", [][]byte{{0x67}, slice}, []string{none, none}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
