@@ -50,7 +50,7 @@ func TestOpaquePayloads(t *testing.T) {
 func TestPayloadsThatBecomeOpaque(t *testing.T) {
 	for c, key := range keyframes {
 		t.Run(c.String(), func(t *testing.T) {
-			for seed := range uint64(100) {
+			for seed := range uint64(20) {
 				random := rand.New(rand.NewPCG(seed, uint64(c)))
 				p := codec.NewParser(c)
 				if d := parse(p, key); !d.Keyframe {
@@ -58,7 +58,7 @@ func TestPayloadsThatBecomeOpaque(t *testing.T) {
 				}
 				payload := make([]byte, 500)
 				understood := 0
-				for range 2000 {
+				for range 1000 {
 					fill(random, payload)
 					if d := parse(p, payload); d.Known {
 						understood++
