@@ -10,6 +10,10 @@ import (
 	"rtcd/service/rtc/engine"
 )
 
+// minHistory is how many packets of a video are kept for those who miss them, at least: two seconds
+// of a good picture. More are kept if nack_buffer_size says so.
+const minHistory = 512
+
 // mediaConfig turns the rtc part of the configuration into what package rtc needs.
 func mediaConfig(c config.RTC) (rtc.Config, error) {
 	local, err := localAddrs(c.EnableIPv6)
@@ -47,7 +51,12 @@ func mediaConfig(c config.RTC) (rtc.Config, error) {
 			IPv6:          c.EnableIPv6,
 			Override:      override,
 			RemoteAllowed: remoteAllowed(candidates),
+			VideoCodecs:   c.VideoCodecs,
 		},
+		Screens: screens(c.ScreenShares),
+		Cameras: c.LastCameras,
+		Voices:  c.LoudestVoices,
+		History: max(c.NACKBufferSize, minHistory),
 		Limits: rtc.Limits{
 			SessionsPerCall:   c.Limits.SessionsPerCall,
 			SessionsPerClient: c.Limits.SessionsPerClient,
@@ -69,6 +78,14 @@ func mediaConfig(c config.RTC) (rtc.Config, error) {
 		cfg.Discover = c.DiscoveryAddress()
 	}
 	return cfg, nil
+}
+
+// screens turns screen_shares, where 0 is no limit, into what package rtc takes.
+func screens(shares int) int {
+	if shares == 0 {
+		return -1
+	}
+	return shares
 }
 
 // localAddrs lists the addresses of all interfaces that are up: those of IPv4, and on request the

@@ -32,6 +32,9 @@ var forbidden = map[string][]string{
 	"rtcd/service/rtc/negotiate": {"rtcd/", "github.com/pion"},
 	"rtcd/service/rtc/rewrite":   {"rtcd/", "github.com/pion"},
 	"rtcd/service/rtc/speech":    {"rtcd/", "github.com/pion"},
+	"rtcd/service/rtc/codec":     {"rtcd/", "github.com/pion"},
+	"rtcd/service/rtc/allocate":  {"rtcd/", "github.com/pion"},
+	"rtcd/service/rtc/estimate":  {"rtcd/", "github.com/pion"},
 	"rtcd/service/rtc/engine":    {"rtcd/service/api", "rtcd/service/auth", "rtcd/service/store", "rtcd/config", "rtcd/service/metrics"},
 	"rtcd/client":                {"rtcd/service/auth", "rtcd/service/store", "rtcd/service/rtc", "rtcd/config", "rtcd/service/api/ws"},
 }

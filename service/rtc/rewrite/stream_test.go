@@ -91,7 +91,7 @@ func streamProperties(t *rapid.T) {
 		used[number] = what
 	}
 	source := rapid.Uint64Range(1<<32, 1<<32+1<<17).Draw(t, "first")
-	var missing []uint64 // of the source, in its order
+	var missing []uint64                                         // of the source, in its order
 	began, taken, highest, changes := false, false, uint64(0), 0 // taken: of this source
 	for range rapid.IntRange(1, 200).Draw(t, "steps") {
 		switch rapid.SampledFrom([]string{"map", "map", "map", "drop", "gap", "late", "late drop", "insert", "switch"}).Draw(t, "step") {
