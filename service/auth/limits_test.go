@@ -148,6 +148,7 @@ func TestFlights(t *testing.T) {
 		var wg sync.WaitGroup
 		leader, cancel := context.WithCancel(t.Context())
 		go2 := make(chan struct{})
+		asked := question{credential{1}, "hash"}
 		compute := func(ctx context.Context) func() (string, error) {
 			return func() (string, error) {
 				computed.Add(1)
@@ -160,21 +161,25 @@ func TestFlights(t *testing.T) {
 			}
 		}
 		wg.Go(func() {
-			if _, err := f.do(leader, credential{1}, compute(leader)); !errors.Is(err, context.Canceled) {
+			if _, err := f.do(leader, asked, compute(leader)); !errors.Is(err, context.Canceled) {
 				t.Errorf("leader: %v", err)
 			}
 		})
 		synctest.Wait()
 		for range 5 {
 			wg.Go(func() {
-				if hash, err := f.do(t.Context(), credential{1}, compute(t.Context())); err != nil || hash != "hash" {
+				if hash, err := f.do(t.Context(), asked, compute(t.Context())); err != nil || hash != "hash" {
 					t.Errorf("follower: %q, %v", hash, err)
 				}
 			})
 		}
+		// What is stored is another hash by now: the answer about the one before is none.
+		if hash, err := f.do(t.Context(), question{credential{1}, "other"}, func() (string, error) { return "other", nil }); err != nil || hash != "other" {
+			t.Errorf("after a change of the key: %q, %v", hash, err)
+		}
 		gone, leave := context.WithCancel(t.Context())
 		wg.Go(func() {
-			if _, err := f.do(gone, credential{1}, compute(gone)); !errors.Is(err, context.Canceled) {
+			if _, err := f.do(gone, asked, compute(gone)); !errors.Is(err, context.Canceled) {
 				t.Errorf("follower who leaves: %v", err)
 			}
 		})

@@ -86,9 +86,7 @@ func (s *Service) verify(ctx context.Context, id, key string, remote netip.Addr)
 	err := ErrAuthentication
 	var hash string
 	if fits {
-		hash, err = s.flights.do(ctx, proof, func() (string, error) {
-			return s.check(ctx, id, key, proof, source.addr)
-		})
+		hash, err = s.compute(ctx, id, key, proof, source.addr)
 	}
 	switch {
 	case err == nil:
@@ -113,8 +111,9 @@ func (s *Service) remembered(ctx context.Context, id string, proof credential) (
 	return hash, found && string(current) == hash, nil
 }
 
-// check is verify's slow path: bcrypt, within the budget of logins.
-func (s *Service) check(ctx context.Context, id, key string, proof credential, addr netip.Prefix) (string, error) {
+// compute is verify's slow path. Requests with the same key share one computation, as long as what
+// is stored is the same: one that began before the client was registered knows nothing of that.
+func (s *Service) compute(ctx context.Context, id, key string, proof credential, addr netip.Prefix) (string, error) {
 	stored, found, err := s.store.Hash(ctx, id)
 	if err != nil {
 		return "", err
@@ -122,6 +121,13 @@ func (s *Service) check(ctx context.Context, id, key string, proof credential, a
 	if !found {
 		stored = nil
 	}
+	return s.flights.do(ctx, question{proof, string(stored)}, func() (string, error) {
+		return s.check(ctx, id, key, stored, proof, addr)
+	})
+}
+
+// check is bcrypt, within the budget of logins.
+func (s *Service) check(ctx context.Context, id, key string, stored []byte, proof credential, addr netip.Prefix) (string, error) {
 	if err := s.logins.acquire(ctx, addr); err != nil {
 		return "", err
 	}
@@ -158,7 +164,13 @@ func (s *Service) upgrade(ctx context.Context, id, key string, stored []byte) []
 // nodes of one backend do.
 type flights struct {
 	mu     sync.Mutex // guards the field below
-	flying map[credential]*flight
+	flying map[question]*flight
+}
+
+// A question is whether a key is that of a stored hash.
+type question struct {
+	proof  credential
+	stored string
 }
 
 // A flight is a computation under way. hash and err are set before done is closed.
@@ -168,23 +180,23 @@ type flight struct {
 	err  error
 }
 
-func newFlights() *flights { return &flights{flying: make(map[credential]*flight)} }
+func newFlights() *flights { return &flights{flying: make(map[question]*flight)} }
 
 // do returns the result of compute, of this call or of one under way for the same key. If the
 // caller who computes gives up, another takes its place.
-func (f *flights) do(ctx context.Context, proof credential, compute func() (string, error)) (string, error) {
+func (f *flights) do(ctx context.Context, q question, compute func() (string, error)) (string, error) {
 	for {
 		f.mu.Lock()
-		other, flying := f.flying[proof]
+		other, flying := f.flying[q]
 		own := &flight{done: make(chan struct{})}
 		if !flying {
-			f.flying[proof] = own
+			f.flying[q] = own
 		}
 		f.mu.Unlock()
 		if !flying {
 			own.hash, own.err = compute()
 			f.mu.Lock()
-			delete(f.flying, proof)
+			delete(f.flying, q)
 			f.mu.Unlock()
 			close(own.done)
 			return own.hash, own.err
