@@ -103,6 +103,10 @@ func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	s := webrtc.SettingEngine{LoggerFactory: quietLogs{}}
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
+	// As browsers have it. Pion's 64 packets are fewer than come before one that was lost is sent
+	// again.
+	s.SetSRTPReplayProtectionWindow(1024)
+	s.SetSRTCPReplayProtectionWindow(1024)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	if cfg.TCPOnly {
 		s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})

@@ -31,9 +31,10 @@ type View struct {
 	Foreign    int // payloads of another source than the first
 
 	// Frames of one spatial layer each, those of the last second not counted.
-	Frames    int // of which something came
-	Complete  int
-	Decodable int // complete, as are all that they refer to
+	Early     int // before the first that was decodable
+	Frames    int // of which something came, from that one on
+	Complete  int // by now
+	Decodable int // by now: complete, as are all that they refer to
 
 	Keyframes int // complete
 
@@ -52,11 +53,12 @@ type View struct {
 	Switches     int // changes of Layer
 	SwitchFaults int // that did not begin at a keyframe
 
-	Pictures int // that could be shown
-	Freezes  int // gaps between them of more than three mean intervals and 150 ms beyond the mean
-	Frozen   time.Duration
-	LastShow time.Time // a picture could be shown
-	Asked    int       // keyframes asked for
+	Pictures  int // that could be shown
+	FirstShow time.Time
+	Freezes   int // gaps between them of more than three mean intervals and 150 ms beyond the mean
+	Frozen    time.Duration
+	LastShow  time.Time
+	Asked     int // keyframes asked for
 
 	// Offset is how far the capture time that the last sender report gives for the newest frame is
 	// from the true one. It is the same for all that is in sync.
@@ -92,7 +94,7 @@ type frame struct {
 	structured bool // its first packet has a template dependency structure
 
 	decodable bool
-	judged    bool
+	counted   bool // among the frames of the view
 }
 
 // checks goes through the frames in the order of their sequence numbers. It is copied to look at

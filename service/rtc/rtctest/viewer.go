@@ -58,6 +58,7 @@ type viewing struct {
 		layer   uint8
 		picture uint32
 	}
+	begin   int64 // of the first frame that was decodable
 	freezes freezes
 
 	lastPacket, lastAsk time.Time
@@ -349,6 +350,9 @@ func (v *viewing) frame(p *rtp.Packet, number int64, s *stamp, now time.Time) {
 	if f.keyframe {
 		v.view.Keyframes++
 	}
+	if f.counted {
+		v.view.Complete++ // late
+	}
 	v.stuck = append(v.stuck, f)
 	for progress := true; progress; {
 		progress = false
@@ -359,6 +363,9 @@ func (v *viewing) frame(p *rtp.Packet, number int64, s *stamp, now time.Time) {
 				continue
 			}
 			f.decodable, progress = true, true
+			if f.counted {
+				v.view.Decodable++
+			}
 			v.show(f, now)
 		}
 		clear(v.stuck[len(rest):])
@@ -416,8 +423,11 @@ func (v *viewing) referencesDecodable(f *frame) bool {
 
 // show notes a frame that has become decodable, if it is not older than what is shown.
 func (v *viewing) show(f *frame, now time.Time) {
-	v.wantKey = false
 	s := &v.shown
+	if v.wantKey {
+		v.wantKey = false
+		v.begin, v.view.FirstShow = f.first, now
+	}
 	if f.first < s.number {
 		return
 	}
@@ -452,13 +462,7 @@ func (v *viewing) tick(now time.Time) (ask bool) {
 	v.order = append(v.order[:0], v.order[due:]...)
 	for _, f := range bySequence(ready) {
 		v.check(&v.checks, f)
-		v.view.Frames++
-		if f.left == 0 {
-			v.view.Complete++
-		}
-		if f.decodable {
-			v.view.Decodable++
-		}
+		v.count(f)
 		v.old = append(v.old, f)
 	}
 	for len(v.old) > 64 && now.Sub(v.old[0].arrived) > keepFrames {
@@ -475,6 +479,22 @@ func (v *viewing) tick(now time.Time) (ask bool) {
 	v.lastAsk = now
 	v.view.Asked++
 	return true
+}
+
+// count counts a settled frame.
+func (v *viewing) count(f *frame) {
+	if v.shown.number == 0 || f.first < v.begin {
+		v.view.Early++
+		return
+	}
+	f.counted = true
+	v.view.Frames++
+	if f.left == 0 {
+		v.view.Complete++
+	}
+	if f.decodable {
+		v.view.Decodable++
+	}
 }
 
 // stalled reports whether a frame that is newer than what is shown has not become decodable.
@@ -514,7 +534,8 @@ func (v *viewing) snapshot(now time.Time) View {
 	out.Source, out.Codec, out.SSRC, out.Since = v.source, v.codec, v.ssrc, v.since
 	out.Packets, out.Bytes, out.Padding, out.Repaired = n.Packets, n.Bytes, n.Padding, n.Repaired
 	out.Duplicates, out.Missing, out.Jumps, out.Bad, out.Foreign = n.Duplicates, n.Missing, n.Jumps, n.Bad, n.Foreign
-	out.Frames, out.Complete, out.Decodable, out.Keyframes = n.Frames, n.Complete, n.Decodable, n.Keyframes
+	out.Early, out.Frames, out.Complete, out.Decodable = n.Early, n.Frames, n.Complete, n.Decodable
+	out.Keyframes, out.FirstShow = n.Keyframes, n.FirstShow
 	out.Asked = n.Asked
 	out.Pictures, out.LastShow = v.freezes.pictures, v.freezes.last
 	out.Freezes, out.Frozen = v.freezes.at(now)
