@@ -42,8 +42,8 @@ func newDownlink() *downlink {
 	}
 }
 
-// Fields of an entry in downlink.log: the time of sending in microseconds, the upper bits of the
-// transport-wide number, whether it was padding, whether the entry is used, and the length.
+// Fields of an entry in downlink.log: the time of sending in microseconds, modulo twelve days, the
+// upper bits of the transport-wide number, whether it was padding, whether the entry is used, and the length.
 const (
 	sentSize  = 1<<16 - 1
 	sentUsed  = 1 << 16
@@ -73,14 +73,15 @@ func (sub *Subscription) noteSent(transport uint16, n int, now time.Duration, pr
 	d.log[transport%sendWindow].Store(entry)
 }
 
-// sentPacket returns what is known of the packet with that transport-wide number.
-func (d *downlink) sentPacket(transport uint16) (p estimate.Packet, ok bool) {
+// sentPacket returns what is known at now of the packet with that transport-wide number.
+func (d *downlink) sentPacket(transport uint16, now time.Duration) (p estimate.Packet, ok bool) {
 	entry := d.log[transport%sendWindow].Load()
 	if entry&sentUsed == 0 || uint16(entry>>sentRound)&(1<<6-1) != transport/sendWindow {
 		return p, false
 	}
+	ago := int64(uint64(now.Microseconds())-entry>>sentTime) << sentTime >> sentTime
 	return estimate.Packet{
-		Sent:  time.Duration(entry>>sentTime) * time.Microsecond,
+		Sent:  time.Duration(now.Microseconds()-ago) * time.Microsecond,
 		Size:  int(entry & sentSize),
 		Probe: entry&sentProbe != 0,
 	}, true
@@ -93,7 +94,7 @@ func (d *downlink) feedback(b []byte, now time.Duration) {
 	defer d.mu.Unlock()
 	d.arrived = d.arrived[:0]
 	d.reference.read(b, func(transport uint16, at time.Duration, lost bool) {
-		if p, ok := d.sentPacket(transport); ok {
+		if p, ok := d.sentPacket(transport, now); ok {
 			p.Arrived, p.Lost = at, lost
 			d.arrived = append(d.arrived, p)
 		}

@@ -26,6 +26,7 @@ type layer struct {
 	sources   uint8   // how many did
 	parser    *codec.Parser
 	sequence  rewrite.Sequence
+	given     given
 	frame     uint32        // timestamp of the newest packet
 	shift     uint32        // added to timestamps
 	timestamp uint32        // newest one given
@@ -75,11 +76,45 @@ func (l *layer) take(st *stream, fresh bool, h *header, quiet bool, now time.Dur
 	if !ok {
 		return 0, 0, DropLate
 	}
+	if !l.given.add(number) {
+		return 0, 0, DropReplay
+	}
 	ts = h.timestamp + l.shift
 	if int32(ts-l.timestamp) > 0 || l.arrived == 0 {
 		l.timestamp, l.arrived = ts, now
 	}
 	return number, ts, numDrops
+}
+
+// given remembers which of a layer's last numbers were given to packets. One that is repaired may
+// come again, late, under its own SSRC, where it was not seen before: forwarded twice it would repeat
+// nonces.
+type given struct {
+	newest uint64
+	bits   [maxGiven / 64]uint64
+}
+
+// maxGiven is how many numbers are remembered: more than a packet can be late.
+const maxGiven = 2 << 10
+
+// add adds number n and reports whether it is new.
+func (g *given) add(n uint64) bool {
+	if n > g.newest {
+		if n-g.newest >= maxGiven {
+			clear(g.bits[:])
+		} else {
+			for i := g.newest + 1; i <= n; i++ {
+				g.bits[i%maxGiven/64] &^= 1 << (i % 64)
+			}
+		}
+		g.newest = n
+	}
+	word, bit := &g.bits[n%maxGiven/64], uint64(1)<<(n%64)
+	if *word&bit != 0 || g.newest-n >= maxGiven {
+		return false
+	}
+	*word |= bit
+	return true
 }
 
 // look reads what a packet of a video tells of itself. It is called with peer.mu held.
@@ -90,7 +125,8 @@ func (l *layer) look(p *packet, c codec.Codec, now time.Duration) {
 	l.parser.Parse(p.payload(), p.element(kindDependency), &p.desc)
 	p.start = p.desc.Start
 	if !p.desc.Known {
-		p.start = p.timestamp != l.frame // frames have timestamps of their own
+		// Frames have timestamps of their own.
+		p.start = p.timestamp != l.frame && p.number == l.given.newest
 	}
 	if int32(p.timestamp-l.frame) > 0 || p.number == 0 || l.frame == 0 {
 		l.frame = p.timestamp

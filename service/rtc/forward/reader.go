@@ -192,7 +192,7 @@ func (r *reader) note(in *inbound, st *stream, h *header, plain []byte, p *packe
 	if pub != nil {
 		needed = pub.needed.Load()
 	}
-	begin := len(r.elements)
+	begin, seen := len(r.elements), uint32(0)
 	h.elements(plain, func(id uint8, value []byte) {
 		switch {
 		case id == s.Ext.AudioLevel && len(value) == 1:
@@ -210,7 +210,8 @@ func (r *reader) note(in *inbound, st *stream, h *header, plain []byte, p *packe
 			}
 		}
 		if kind, ok := kindOf(&s.passed, id); ok && (needed&(1<<kind) != 0 || kind == kindDependency) &&
-			len(r.elements)-begin+2+len(value) <= maxElements {
+			seen&(1<<kind) == 0 && len(r.elements)-begin+2+len(value) <= maxElements {
+			seen |= 1 << kind // a second one is not passed on
 			r.elements = append(append(r.elements, kind, uint8(len(value))), value...)
 		}
 	})
@@ -251,8 +252,8 @@ func (r *reader) Flush() {
 		clear(r.runs)
 		clear(r.packets)
 		r.runs, r.packets = r.runs[:0], r.packets[:0]
-		r.elements, r.spill = r.elements[:0], r.spill[:0]
 	}
+	r.elements, r.spill = r.elements[:0], r.spill[:0] // also those of packets that were dropped
 	if r.now != 0 {
 		r.plane.counts.add(&r.counts)
 	}
@@ -331,7 +332,9 @@ func (r *reader) show(sub *Subscription, path netio.Path, p *packet, want target
 		var s sent
 		if v.number(p, &s) {
 			sub.send(r, path, p, &s)
-			v.ended = s.marker != 0
+			if p.number == v.newest {
+				v.ended = s.marker != 0
+			}
 		} else {
 			r.counts.drop(DropLate)
 		}

@@ -65,7 +65,7 @@ type Subscription struct {
 	first     uint64        // number of the first packet sent, of a sound
 	view      *view         // of a video; else nil
 	log       *sendLog      // nil if nothing is ever sent again, and before the first packet
-	scratch   []byte        // for what is taken out of redundant audio
+	scratch   []byte        // for what is taken out of redundant audio, or needs more room
 	repairSeq uint16
 
 	packets, octets atomic.Uint64 // sent

@@ -128,7 +128,7 @@ func (in *inbound) setUplinks(uplinks []Uplink) {
 		up.Repairs = maps.Clone(up.Repairs)
 		s.Uplink, s.passed, s.formats = up, up.Ext.passed(), [128]format{}
 		for _, c := range up.Codecs {
-			if int(c.PayloadType) < len(s.formats) {
+			if int(c.PayloadType) < len(s.formats) && int(c.Repairs) < len(s.formats) {
 				s.formats[c.PayloadType] = format{
 					clockRate: c.ClockRate, codec: codec.Of(c.Mime), repairs: c.Repairs,
 					redundant: strings.EqualFold(c.Mime, "audio/red"),

@@ -80,17 +80,25 @@ func (sub *Subscription) encrypt(out *netio.Batch, path netio.Path, plain []byte
 // if that cannot be told.
 func (sub *Subscription) newest(p *packet) []byte {
 	primary, ok := codec.REDPrimary(p.payload())
-	if !ok {
+	if !ok || p.flags != 0 && int(primary[len(primary)-1]) > len(primary) { // padding begins before it
 		return nil
 	}
+	return sub.moved(primary, 0, p.head)
+}
+
+// moved returns a copy of what b has from head on, with that much room before it. It is good until
+// the next one is made; b may be the last one.
+func (sub *Subscription) moved(b []byte, head, room int) []byte {
 	if sub.scratch == nil {
-		sub.scratch = make([]byte, maxSlot)
+		sub.scratch = make([]byte, maxSlot+maxElements)
 	}
-	return sub.scratch[:p.head+copy(sub.scratch[p.head:], primary)]
+	return sub.scratch[:room+copy(sub.scratch[room:], b[head:])]
 }
 
 // header writes the first byte of the header and the extensions before the payload, which is at
-// head, and returns the packet. The rest of the fixed header is up to the caller.
+// head, and returns the packet. The rest of the fixed header is up to the caller. A packet from
+// before the receiver's needs were known, or with longer elements than expected, is moved to where
+// there is room.
 func (sub *Subscription) header(b []byte, head int, elements []byte, s *sent, framed bool) (plain []byte) {
 	n, count, wide := 0, 0, false
 	if sub.ext.TWCC != 0 {
@@ -118,6 +126,9 @@ func (sub *Subscription) header(b []byte, head int, elements []byte, s *sent, fr
 		profile = profileTwoByte
 	}
 	words := (n + 3) / 4
+	if room := fixedHeader + 4 + 4*words; head < room {
+		b, head = sub.moved(b, head, room), room
+	}
 	plain = b[head-fixedHeader-4-4*words:]
 	plain[0] = 0x90
 	binary.BigEndian.PutUint32(plain[fixedHeader:], uint32(profile)<<16|uint32(words))
