@@ -22,6 +22,10 @@ const (
 	settleTime  = 200 * ms         // beside the round trip, from one decrease to the next
 	patience    = 250 * ms         // over-use must last, unless it is severe: one big frame makes a queue that goes by itself
 	severeQueue = 50 * ms          // with over-use: all packets wait that long
+	standTime   = 1500 * ms        // over-use or not: if all packets wait longer than that for so long, the link is full
+	standAgain  = time.Second      // until the next decrease for that
+	standMost   = 2                // decreases in a row for that
+	standHelped = 0.7              // of the queue is left at most, if they helped
 	lossQueue   = 30 * ms          // from which on loss is blamed on the queue
 	lossLow     = 0.02             // no growth above
 	lossHigh    = 0.12             // decrease above: the draft's tenth, and a margin for chance
@@ -32,7 +36,6 @@ const (
 	smooth      = 0.95             // of the average and variance of the capacity (§5.5)
 	leastSpread = 0.02 * 0.02      // of the capacity: bounds of the variance
 	mostSpread  = 0.10 * 0.10      //
-	ms          = time.Millisecond
 )
 
 // control is the state of the rate controller.
@@ -42,6 +45,9 @@ type control struct {
 	limited   bool          // ever
 	limitedAt time.Duration // last decrease
 	calmAt    time.Duration // last update without over-use
+	standsAt  time.Duration // when a queue that stands is next to be judged
+	stood     time.Duration // the queue when it was first judged
+	judged    int           // how often it was, in a row
 	held      bool          // the next update without a signal only ends the hold
 
 	// Average of what arrived when the link was full, and its variance relative to the average: near
@@ -63,6 +69,7 @@ func (e *Estimator) update(now time.Duration, over bool) {
 		step = 0
 	}
 	e.updated, e.updatedAt = true, now
+	stands := e.stands(now)
 	if e.probe.phase != idle {
 		return // it will have its own conclusion
 	}
@@ -75,7 +82,7 @@ func (e *Estimator) update(now time.Duration, over bool) {
 		e.recovered()
 	}
 
-	target, full := e.verdict(now, over, acked)
+	target, full := e.verdict(now, over, stands, acked)
 	switch {
 	case full:
 		if e.settled(now) {
@@ -91,27 +98,50 @@ func (e *Estimator) update(now time.Duration, over bool) {
 	}
 }
 
+// stands reports whether a queue has stood for too long. What decreases do not shorten is not a queue
+// of ours, but a longer path, or one that others keep filled: then it is the new base.
+func (e *Estimator) stands(now time.Duration) bool {
+	standing := e.delays.standing()
+	switch {
+	case standing <= severeQueue:
+		e.judged, e.standsAt = 0, now+standTime
+		return false
+	case now < e.standsAt:
+		return false
+	}
+	if e.judged == 0 {
+		e.stood = standing
+	}
+	if e.judged++; e.judged > standMost && float64(standing) > standHelped*float64(e.stood) {
+		e.delays.rebase(e.horizon)
+		e.judged, e.standsAt = 0, now+standTime
+		return false
+	}
+	e.standsAt = now + standAgain
+	return true
+}
+
 // settled reports whether the last decrease shows in feedback by now.
 func (e *Estimator) settled(now time.Duration) bool {
 	return !e.limited || now-e.limitedAt >= settleTime+e.rtt
 }
 
 // verdict tells whether the link is full, and what the estimate then should be.
-func (e *Estimator) verdict(now time.Duration, over bool, acked float64) (target float64, full bool) {
+func (e *Estimator) verdict(now time.Duration, over, stands bool, acked float64) (target float64, full bool) {
 	standing := e.delays.standing()
 	short := e.acked.rate(ackedShort)
 	switch {
 	case over && standing > severeQueue, e.losses.exceed(true, lossHigh) && standing > lossQueue:
 		// The queue was never empty, so that what arrived of late is what the link carries.
 		target = beta * known(short, acked, e.rate)
-	case over && now-e.calmAt >= patience:
+	case over && now-e.calmAt >= patience, stands:
 		target = beta * known(max(acked, short), e.rate)
 	case e.losses.exceed(false, lossHigh):
 		return max(e.rate*(1-e.losses.share()/2), lossKeeps*acked), true
 	default:
 		return 0, false
 	}
-	if acked < testShare*e.rate && short >= keepsUp*e.offered.rate(ackedShort) {
+	if acked < testShare*e.rate && acked >= keepsUp*e.offered.rate(ackedTime) {
 		// What little is sent comes through: others fill the link. Make room for them, but do not
 		// take that little for all there is.
 		target = max(target, beta*e.rate)

@@ -7,16 +7,16 @@ import (
 
 // Groups and their trend.
 const (
-	groupTime  = 10 * time.Millisecond  // packets sent within belong together
-	trendTime  = 500 * time.Millisecond // what the trend is taken over
-	trendGap   = time.Second            // after that long without packets the trend starts anew
-	trendSpan  = 100 * time.Millisecond // groups must cover at least that
-	trendLeast = 6                      // groups
-	trendMost  = 64                     // groups
+	groupTime  = 10 * ms     // packets sent within belong together
+	trendTime  = 500 * ms    // what the trend is taken over
+	trendGap   = time.Second // after that long without packets the trend starts anew
+	trendSpan  = 100 * ms    // groups must cover at least that
+	trendLeast = 6           // groups
+	trendMost  = 64          // groups
 
 	// The trend is told as the growth of the delay in that time, so that it compares with the
 	// threshold, which is a time too.
-	trendScale = 250 * time.Millisecond
+	trendScale = 250 * ms
 
 	// How many standard errors the slope must be above 0 to count. Without a pacer delays of
 	// single groups vary by the length of a burst, without anything growing.
@@ -31,7 +31,7 @@ const (
 	thresholdSkip  = 15 // an excursion beyond the threshold by more does not adapt it
 	thresholdUp    = 0.01
 	thresholdDown  = 0.00018
-	overuseTime    = 10 * time.Millisecond
+	overuseTime    = 10 * ms
 )
 
 // usage is what the detector says of the link.
@@ -79,7 +79,7 @@ func newDelays() delays {
 	return delays{
 		threshold: thresholdStart,
 		base:      minimum{span: 10 * time.Second},
-		recent:    minimum{span: 150 * time.Millisecond},
+		recent:    minimum{span: 150 * ms},
 	}
 }
 
@@ -103,6 +103,12 @@ func (d *delays) queue() time.Duration {
 
 // standing returns how long all packets have waited lately.
 func (d *delays) standing() time.Duration { return max(0, d.recent.value()-d.base.value()) }
+
+// rebase makes the least delay of late that of the path.
+func (d *delays) rebase(at time.Duration) {
+	d.base.reset()
+	d.base.add(at, d.recent.value())
+}
 
 // note takes the delay of a packet into account, but not its trend.
 func (d *delays) note(sent, delay time.Duration) {

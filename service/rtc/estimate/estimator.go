@@ -16,6 +16,8 @@ import (
 	"time"
 )
 
+const ms = time.Millisecond
+
 const (
 	defaultStart = 500_000
 	defaultMin   = 100_000

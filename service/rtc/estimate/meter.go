@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	meterSlot  = 25 * time.Millisecond
+	meterSlot  = 25 * ms
 	meterSlots = 48
 	meterLeast = 4 // slots without which there is no rate
 )
@@ -66,7 +66,7 @@ func mod(i, n int64) int64 {
 }
 
 const (
-	lossSlot  = 100 * time.Millisecond
+	lossSlot  = 100 * ms
 	lossSlots = 12
 	lossFresh = 2 // slots of which losses may still be found
 )
@@ -128,11 +128,17 @@ func (l *losses) share() float64 {
 	return float64(lost) / float64(total)
 }
 
-// exceed reports whether more were lost than chance makes of that share.
+// exceed reports whether more were lost than that share.
 func (l *losses) exceed(all bool, share float64) bool {
 	total, lost := l.sum(all)
+	return exceeds(total, lost, share, 3)
+}
+
+// exceeds reports whether more of total were lost than that share, by more than chance makes of it:
+// a number of standard deviations.
+func exceeds(total, lost int, share, deviations float64) bool {
 	n := float64(total)
-	return float64(lost) > n*share+3*math.Sqrt(n*share*(1-share))
+	return float64(lost) > n*share+deviations*math.Sqrt(n*share*(1-share))
 }
 
 // minimum is the smallest value of about the last one to two spans.

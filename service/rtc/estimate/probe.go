@@ -3,10 +3,10 @@ package estimate
 import "time"
 
 const (
-	probeTime  = 300 * time.Millisecond
-	probeSlice = 50 * time.Millisecond
-	probeWait  = time.Second           // at least, for its feedback
-	probeLate  = 50 * time.Millisecond // more for what seems lost
+	probeTime  = 300 * ms
+	probeSlice = 50 * ms
+	probeWait  = time.Second // at least, for its feedback
+	probeLate  = 50 * ms     // more for what seems lost
 
 	probeFirst    = 2.0  // × estimate: the most that the first probe tries
 	probeMost     = 2.5  // × estimate: the most that others try
@@ -17,10 +17,12 @@ const (
 	probeRetry    = time.Second
 	probeRetryMax = 5 * time.Second
 
-	probeGrowth = 15 * time.Millisecond // of the delay, that a probe may cause and succeed; noise comes on top
-	probeAbort  = 60 * time.Millisecond // growth that ends a probe at once; likewise
-	probeQueue  = 50 * time.Millisecond // with a longer queue no probe starts
-	probeLoss   = 0.08                  // loss beyond what there was before, that a probe may cause and succeed
+	probeQueue     = 50 * ms // with a longer queue no probe starts
+	probeGrowth    = 15 * ms // of the delay: a probe may cause it and succeed; noise comes on top
+	probeGrowthEnd = 60 * ms // of the delay: more ends a probe; likewise
+	probeLoss      = 0.08    // beyond what was lost before: a probe may cause it and succeed
+	probeReport    = 0.04    // likewise, as told by a report, which covers more than the probe
+	probeLossEnd   = 0.2     // likewise: more ends a probe
 )
 
 type phase uint8
@@ -38,6 +40,7 @@ type probe struct {
 	rate       float64       // bit/s, media and padding
 
 	// Before it started.
+	have  float64 // the estimate
 	delay time.Duration
 	noise time.Duration
 	lossy float64 // share of packets lost
@@ -46,8 +49,9 @@ type probe struct {
 	sent, arrived float64       // bits
 	begin, last   time.Duration // first and last arrival, on the receiver's clock
 	packets, lost int
-	padded        bool // padding was sent at all
-	passed        bool // feedback is beyond its end
+	worst         float64 // loss that reports told of
+	padded        bool    // padding was sent at all
+	passed        bool    // feedback is beyond its end
 	slices        [probeTime / probeSlice]struct {
 		lowest time.Duration // delay
 		used   bool
@@ -109,23 +113,21 @@ func (p *probe) growth() time.Duration {
 	return last - least
 }
 
-func (p *probe) loss() float64 {
-	if p.packets == 0 {
-		return 0
-	}
-	return float64(p.lost) / float64(p.packets)
+// lossier reports whether more was lost than before, by a share. At first a probe is a few packets,
+// so that chance has its part.
+func (p *probe) lossier(by float64) bool {
+	return exceeds(p.packets, p.lost, min(p.lossy+by, 1), 2)
 }
 
 // hopeless reports whether it already shows that the link is full.
 func (p *probe) hopeless() bool {
-	return p.growth() > probeAbort+2*p.noise || p.packets >= 20 && p.loss() > p.lossy+0.3
+	return p.growth() > probeGrowthEnd+2*p.noise || p.packets >= 20 && p.lossier(probeLossEnd)
 }
 
 // result returns the rate that came through, bit/s, and whether the link had room for it.
 func (p *probe) result() (rate float64, room bool) {
 	growth := p.growth()
-	loss := p.loss()
-	room = growth <= probeGrowth+min(2*p.noise, probeGrowth) && loss <= p.lossy+probeLoss
+	room = growth <= probeGrowth+min(2*p.noise, probeGrowth) && !p.lossier(probeLoss)
 	span := p.end - p.start + growth
 	if room {
 		return p.sent / span.Seconds(), true // what was lost was not lost for want of room
@@ -180,9 +182,12 @@ func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 	}
 	e.probed = true
 	*p = probe{
-		phase: running, start: now, end: now + probeTime, rate: target,
+		phase: running, start: now, end: now + probeTime, rate: target, have: have,
 		delay: e.delays.recent.value(), noise: e.delays.noise,
 		lossy: e.losses.share(), media: e.acked.rate(ackedTime),
+	}
+	if !e.transportWide(now) {
+		p.lossy = e.reportLoss
 	}
 	return int(target)
 }
@@ -230,6 +235,7 @@ func (e *Estimator) follow(now, sent time.Duration) {
 func (e *Estimator) conclude(now time.Duration) {
 	p := &e.probe
 	p.phase = idle
+	e.standsAt = max(e.standsAt, now+standTime) // the queue is the probe's
 	span := (p.end - p.start).Seconds()
 	if !p.padded || p.packets < 5 || span <= 0 {
 		e.postpone(now)
@@ -240,8 +246,8 @@ func (e *Estimator) conclude(now time.Duration) {
 		if rate*probeTrust > e.rate {
 			e.raise(rate * probeTrust)
 			e.best.add(now, rate)
-			e.ceiling, e.failed = 0, false
-			e.retry, e.probeAt = probeRetry, now
+			e.recovered()
+			e.probeAt = now
 			return
 		}
 		e.postpone(now) // padding fell short of what was asked for

@@ -29,22 +29,11 @@ func (e *Estimator) Report(now time.Duration, lost float64, rtt time.Duration) {
 	e.reportAt, e.reported, e.reportLoss = now, true, lost
 	e.best.add(now, e.sending*(1-lost))
 
-	p := &e.probe
-	if p.phase != idle && now >= p.end {
-		p.phase = idle
-		if lost > before+probeLoss {
-			e.postpone(now)
-			return // the probe caused it
-		}
-		if e.remb == 0 { // else the receiver answers the probe itself
-			e.raise(p.rate * probeTrust)
-			e.best.add(now, p.rate)
-		}
-		e.retry, e.failed, e.probeAt = probeRetry, false, now
+	if e.probe.phase != idle {
+		e.judge(now, lost)
 		return
 	}
 	switch {
-	case p.phase != idle:
 	case congested || lost > lossHigh && (before > lossHigh || lost > 0.3):
 		if e.settled(now) {
 			e.lower(now, e.rate*(1-lost/2))
@@ -55,6 +44,28 @@ func (e *Estimator) Report(now time.Duration, lost float64, rtt time.Duration) {
 			e.raise(min(most, e.rate*math.Pow(growFactor, step.Seconds())))
 		}
 	}
+}
+
+// judge judges a probe by a report, which tells of more than the probe.
+func (e *Estimator) judge(now time.Duration, lost float64) {
+	p := &e.probe
+	p.worst = max(p.worst, lost)
+	if now < p.end+e.rtt {
+		return
+	}
+	p.phase = idle
+	room := p.worst <= p.lossy+probeReport
+	if room && e.remb == 0 {
+		e.raise(p.rate * probeTrust)
+		e.best.add(now, p.rate)
+	}
+	// A receiver that sends REMB answers the probe itself.
+	if !room || float64(e.Bitrate()) < 1.05*p.have {
+		e.postpone(now)
+		return
+	}
+	e.recovered()
+	e.probeAt = now
 }
 
 // REMB takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03) in bit/s. It counts only

@@ -10,13 +10,14 @@ var sfuRungs = []float64{150e3, 500e3, 2.5e6}
 
 // scenarios are links on which a flow runs for 60 s.
 var scenarios = []struct {
-	name  string
-	path  path
-	rungs []float64
-	fixed int
-	want  float64 // bit/s the link has
-	low   float64 // × want: the estimate on average in the last 40 s
-	high  float64
+	name     string
+	path     path
+	rungs    []float64
+	fixed    int
+	padEvery time.Duration
+	want     float64 // bit/s the link has
+	low      float64 // × want: the estimate on average in the last 40 s
+	high     float64
 }{
 	{name: "3 Mbit/s", path: path{rate: constant(3e6), delay: 25 * ms}, want: 3e6, low: 0.8, high: 1.2},
 	{name: "10 Mbit/s", path: path{rate: constant(10e6), delay: 25 * ms}, want: 2.54e6, low: 1, high: 1.75},
@@ -35,6 +36,8 @@ var scenarios = []struct {
 	{name: "4 Mbit/s, all of these", path: path{rate: constant(4e6), delay: 100 * ms, jitter: 30 * ms, reorder: 0.2, loss: 0.05, ppm: 200}, want: 4e6, low: 0.6, high: 1.1},
 	{name: "1 Mbit/s, all of these", path: path{rate: constant(1e6), delay: 100 * ms, jitter: 30 * ms, reorder: 0.2, loss: 0.05, ppm: -200}, want: 1e6, low: 0.6, high: 1.1},
 	{name: "1 Mbit/s, queue of 30 ms", path: path{rate: constant(1e6), delay: 25 * ms, limit: 30 * ms}, want: 1e6, low: 0.5, high: 1.1},
+	{name: "1 Mbit/s, padding each 100 ms", padEvery: 100 * ms, path: path{rate: constant(1e6), delay: 25 * ms}, want: 1e6, low: 0.6, high: 1.1},
+	{name: "3 Mbit/s, padding each 100 ms", padEvery: 100 * ms, path: path{rate: constant(3e6), delay: 25 * ms}, want: 3e6, low: 0.6, high: 1.2},
 	{name: "1 Mbit/s, queue of 2 s", path: path{rate: constant(1e6), delay: 25 * ms, limit: 2 * time.Second}, want: 1e6, low: 0.6, high: 1.1},
 }
 
@@ -52,7 +55,7 @@ func TestScenarios(t *testing.T) {
 		for seed := range uint64(seeds) {
 			p := sc.path
 			f := newFlow(seed, &p, rungs...)
-			f.fixed = sc.fixed
+			f.fixed, f.padEvery = sc.fixed, sc.padEvery
 			run(0, 60*time.Second, f)
 			s := f.summary(20*time.Second, 60*time.Second)
 			if s.mean < sc.low*sc.want || s.mean > sc.high*sc.want {
@@ -64,7 +67,7 @@ func TestScenarios(t *testing.T) {
 			all.mean, all.low, all.high = min(all.mean, s.mean), min(all.low, s.low), max(all.high, s.high)
 			all.top, all.queue = min(all.top, s.top), max(all.queue, s.queue)
 			loss, padding = max(loss, float64(f.lost)/float64(f.sent)), max(padding, f.padding/f.all)
-			probes = max(probes, f.probes)
+			probes = max(probes, len(f.probes))
 		}
 		t.Logf("%-40s %7.0fk %7.0fk %7.0fk %5.0f%% %5.1f%% %4dms %7d %6.1f%%", sc.name, all.mean/1e3, all.low/1e3, all.high/1e3,
 			all.top*100, 100*loss, all.queue/ms, probes, 100*padding)
@@ -99,5 +102,61 @@ func TestDropAndReturn(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Two flows share a link within a factor of 3, whoever came first.
+func TestFlowsShare(t *testing.T) {
+	var rungs []float64
+	for r := 100e3; r < 8e6; r *= 1.3 {
+		rungs = append(rungs, r)
+	}
+	for _, rate := range []float64{1e6, 4e6} {
+		for _, delay := range []time.Duration{5 * ms, 60 * ms} {
+			for seed := range uint64(6) {
+				p := path{rate: constant(rate), delay: delay, limit: 200*ms + time.Duration(seed)*60*ms}
+				a, b := newFlow(seed, &p, rungs...), newFlow(seed+100, &p, rungs...)
+				late := time.Duration(seed) * 3 * time.Second
+				run(0, late, a)
+				run(late, late+90*time.Second, a, b)
+				x, y := a.summary(late+30*time.Second, late+90*time.Second), b.summary(late+30*time.Second, late+90*time.Second)
+				t.Logf("%.0f Mbit/s, RTT %v, second after %v: %.0fk and %.0fk, queue %v", rate/1e6, 2*delay, late, x.mean/1e3, y.mean/1e3, x.queue.Round(ms))
+				if max(x.mean, y.mean) > 3*min(x.mean, y.mean) {
+					t.Errorf("%.0f and %.0f kbit/s", x.mean/1e3, y.mean/1e3)
+				}
+				if sum := x.mean + y.mean; sum < 0.7*rate || sum > 1.2*rate {
+					t.Errorf("%.0f and %.0f kbit/s of %.0f", x.mean/1e3, y.mean/1e3, rate/1e3)
+				}
+			}
+		}
+	}
+}
+
+// A queue that is full from the first moment shows no growth. It is emptied all the same, also where
+// loss is usual.
+func TestStandingQueue(t *testing.T) {
+	for _, loss := range []float64{0, 0.05} {
+		p := path{rate: steps{{0, 5e6}, {20 * time.Second, 2.4e6}}, delay: 10 * ms, limit: 150 * ms, loss: loss}
+		f := newFlow(1, &p, 150e3, 500e3, 1e6, 2.5e6)
+		run(0, 40*time.Second, f)
+		if s := f.summary(25*time.Second, 40*time.Second); s.queue > 100*ms || s.mean < 0.6*2.4e6 {
+			t.Errorf("queue of %v, estimate %.0f kbit/s", s.queue, s.mean/1e3)
+		}
+	}
+}
+
+// A path that becomes longer is taken for a full link only for a moment.
+func TestLongerPath(t *testing.T) {
+	p := path{rate: constant(4e6), delay: 20 * ms}
+	f := newFlow(1, &p, sfuRungs...)
+	run(0, 20*time.Second, f)
+	before := float64(f.est.Bitrate())
+	p.delay = 170 * ms
+	run(20*time.Second, 50*time.Second, f)
+	if s := f.summary(20*time.Second, 50*time.Second); s.low < 0.4*before {
+		t.Errorf("down to %.0f of %.0f kbit/s", s.low/1e3, before/1e3)
+	}
+	if s := f.summary(30*time.Second, 50*time.Second); s.low < 2.54e6 {
+		t.Errorf("%.0f of %.0f kbit/s after it", s.low/1e3, before/1e3)
 	}
 }

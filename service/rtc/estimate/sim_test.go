@@ -13,7 +13,7 @@ const (
 	simSwitch     = 120 * ms // from a decision to the keyframe it waits for
 	simKeyframe   = 3        // × a usual frame
 	simPacket     = 1200     // bytes
-	simPaddings   = 10 * ms
+	simPadding    = 10 * ms  // between packets of padding, unless a flow says otherwise
 	simTick       = 100 * ms
 	simFrameEvery = time.Second / 30
 )
@@ -48,21 +48,41 @@ type path struct {
 	report  time.Duration // between feedbacks; 0: random, 50 to 100 ms
 	ppm     float64       // drift of the receiver's clock
 
-	free time.Duration // when the queue is empty
-	last time.Duration // arrival
+	cross steps // of others, through the same queue; they do not react
+
+	crossed float64       // bits they have sent ahead
+	free    time.Duration // when the queue is empty
+	last    time.Duration // arrival
 }
 
-// send returns when a packet arrives that is sent at now.
-func (p *path) send(rng *rand.Rand, now time.Duration, size int) (arrival time.Duration, lost bool) {
+// others lets others send for a step.
+func (p *path) others(now time.Duration) {
+	if p.cross == nil {
+		return
+	}
+	p.crossed += p.cross.at(now) * ms.Seconds()
+	for p.crossed >= simPacket*8 {
+		p.crossed -= simPacket * 8
+		p.queue(now, simPacket)
+	}
+}
+
+// queue puts a packet into the queue, if it has room.
+func (p *path) queue(now time.Duration, size int) bool {
 	limit := p.limit
 	if limit == 0 {
 		limit = 300 * ms
 	}
 	if p.free-now > limit {
-		return 0, true
+		return false
 	}
 	p.free = max(p.free, now) + time.Duration(float64(size)*8/p.rate.at(now)*float64(time.Second))
-	if rng.Float64() < p.loss {
+	return true
+}
+
+// send returns when a packet arrives that is sent at now.
+func (p *path) send(rng *rand.Rand, now time.Duration, size int) (arrival time.Duration, lost bool) {
+	if !p.queue(now, size) || rng.Float64() < p.loss {
 		return 0, true
 	}
 	at := p.free + p.delay
@@ -87,13 +107,14 @@ type sample struct {
 
 // flow is a forwarder's downlink to one receiver.
 type flow struct {
-	est    *Estimator
-	path   *path
-	rng    *rand.Rand
-	rungs  []float64 // bit/s of the layers of the video
-	fixed  int       // wanted, if it is not what the next rung needs
-	muted  bool      // no video at all
-	noTWCC bool
+	est      *Estimator
+	path     *path
+	rng      *rand.Rand
+	rungs    []float64 // bit/s of the layers of the video
+	fixed    int       // wanted, if it is not what the next rung needs
+	muted    bool      // no video at all
+	noTWCC   bool
+	padEvery time.Duration
 
 	current, target int // rungs; -1: none
 	switchAt        time.Duration
@@ -113,14 +134,23 @@ type flow struct {
 	mediaSum int // bits of media sent since the last tick
 	media    []int
 
-	sent, lost, probes int
-	padding, all       float64 // bits
+	sent, lost   int
+	probes       []probing
+	padding, all float64 // bits
 }
 
 type flying struct {
 	Packet
 	arrival time.Duration
 	gone    bool
+}
+
+// probing is a probe as it was asked for.
+type probing struct {
+	start, end time.Duration
+	rate       int
+	before     int // estimate
+	wanted     int
 }
 
 type feedback struct {
@@ -138,7 +168,10 @@ func newFlow(seed uint64, p *path, rungs ...float64) *flow {
 // run runs flows, that may share a path, for some time from a start on.
 func run(start, until time.Duration, flows ...*flow) {
 	for now := start; now < until; now += ms {
-		for _, f := range flows {
+		for i, f := range flows {
+			if i == 0 {
+				f.path.others(now)
+			}
 			f.step(now)
 		}
 	}
@@ -167,8 +200,12 @@ func (f *flow) step(now time.Duration) {
 		f.frame(now)
 	}
 	if f.probing > 0 && now >= f.nextPad {
-		f.nextPad = now + simPaddings
-		f.budget += float64(f.probing) * simPaddings.Seconds()
+		every := f.padEvery
+		if every == 0 {
+			every = simPadding
+		}
+		f.nextPad = now + every
+		f.budget += float64(f.probing) * every.Seconds()
 		for f.budget >= 250*8 {
 			f.send(now, int(min(simPacket, f.budget/8)), true)
 		}
@@ -289,10 +326,13 @@ func (f *flow) tick(now time.Duration) {
 	for _, m := range f.media {
 		sum += m
 	}
+	before := f.est.Bitrate()
 	rate := f.est.Probe(now, wanted, sum*10/len(f.media))
 	if rate > 0 && f.probing == 0 {
 		f.budget = 0
-		f.probes++
+		f.probes = append(f.probes, probing{start: now, rate: rate, before: before, wanted: wanted})
+	} else if rate == 0 && f.probing > 0 {
+		f.probes[len(f.probes)-1].end = now
 	}
 	f.probing = rate
 	f.samples = append(f.samples, sample{now, f.est.Bitrate(), f.current, max(0, f.path.free-now)})
