@@ -148,10 +148,13 @@ func (m media) agreement(theirs, ours *sdp.SessionDescription) agreement {
 			continue
 		}
 		audio := their.MediaName.Media == "audio"
+		codecs := m.agree(audio, formats(their))
+		if len(codecs) == 0 {
+			continue
+		}
 		s := &agreed{
 			mid: mid, audio: audio, their: their, our: our,
-			theirs: m.agree(audio, formats(their)), ours: formats(our),
-			ids: agreeExtensions(audio, extIDs(their)),
+			theirs: codecs, ours: formats(our), ids: agreeExtensions(audio, extIDs(their)),
 		}
 		told := extIDs(our)
 		s.ids = slices.DeleteFunc(s.ids, func(x extID) bool { return !slices.Contains(told, x) })

@@ -51,40 +51,41 @@ func (e *endpoint) note(m *sdp.MediaDescription) {
 			if hears {
 				e.takes[c.key()] = true
 			}
-			if c == opus {
-				e.nack = e.nack || f.feedback&feedbackNACK != 0
-				e.noteRED(all, i)
-			}
+			e.nack = e.nack || c == opus && f.feedback&feedbackNACK != 0
 		case strings.EqualFold(f.name, nameRTX):
 			e.noteRTX(audio, all, f)
-		case e.payloads[f.pt] == "":
-			e.payloads[f.pt] = other
+		case audio && strings.EqualFold(f.name, nameRED):
+			e.noteRED(all, i)
+		default:
+			e.use(other, f.pt)
 		}
 	}
 	for _, x := range extIDs(m) {
 		if extensionOf(x.uri, audio) == nil {
 			x.uri = other
-		} else if e.ids[x.uri] == 0 {
-			e.ids[x.uri] = x.id
 		}
-		if e.uris[x.id] == "" {
-			e.uris[x.id] = x.uri
+		if e.uris[x.id] != "" {
+			continue
+		}
+		if e.uris[x.id] = x.uri; x.uri != other && e.ids[x.uri] == 0 {
+			e.ids[x.uri] = x.id
 		}
 	}
 }
 
-// noteRED learns whether redundant audio of the i-th format is there.
+// noteRED learns what the i-th format, of redundant audio, carries.
 func (e *endpoint) noteRED(all []format, i int) {
 	for j := range all {
-		if !all[j].carries(all[i].pt) {
+		if all[j].codec(true) != opus || !all[i].carries(all[j].pt) {
 			continue
 		}
-		e.use(nameRED, all[j].pt)
-		if e.red = 1; j < i {
+		e.use(nameRED, all[i].pt)
+		if e.red = 1; i < j {
 			e.red = -1
 		}
 		return
 	}
+	e.use(other, all[i].pt)
 }
 
 // noteRTX learns what a payload type repairs.
@@ -96,35 +97,40 @@ func (e *endpoint) noteRTX(audio bool, all []format, f *format) {
 			return
 		}
 	}
-	if e.payloads[f.pt] == "" {
-		e.payloads[f.pt] = other
-	}
+	e.use(other, f.pt)
 }
 
-// use notes that a payload type stands for what has that key. What came first counts.
+// use notes that a payload type stands for what has that key. What came first counts, so that no
+// two things have one payload type, whatever the endpoint says.
 func (e *endpoint) use(key string, pt uint8) {
-	if _, ok := e.payloadTypes[key]; !ok {
-		e.payloadTypes[key] = pt
+	if e.payloads[pt] != "" {
+		return
 	}
-	if p := e.payloads[pt]; p == "" || p == other {
-		e.payloads[pt] = key
+	e.payloads[pt] = key
+	if _, ok := e.payloadTypes[key]; !ok && key != other {
+		e.payloadTypes[key] = pt
 	}
 }
 
 // payloadType returns the payload type to offer for what has that key: the agreed one, else the
-// usual one, else one that is free.
+// usual one, else one that is free, at least of what we know.
 func (e *endpoint) payloadType(key string, usual uint8) uint8 {
 	if pt, ok := e.payloadTypes[key]; ok {
 		return pt
 	}
 	pt := usual
-	// Not 64 to 95, which are RTCP's (RFC 5761 section 4), nor the static ones.
-	for n := uint8(127); e.payloads[pt] != "" && n >= 35; n-- {
-		if n < 64 || n >= 96 {
-			pt = n
+	for _, free := range []string{"", other} {
+		// Not 64 to 95, which are RTCP's (RFC 5761 section 4), nor the static ones.
+		for n := uint8(127); e.payloads[pt] != free && n >= 35; n-- {
+			if n < 64 || n >= 96 {
+				pt = n
+			}
+		}
+		if e.payloads[pt] == free {
+			break
 		}
 	}
-	e.use(key, pt)
+	e.payloadTypes[key], e.payloads[pt] = pt, key
 	return pt
 }
 

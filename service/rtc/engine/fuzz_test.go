@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
+
 	"rtcd/service/api/wire"
 )
 
@@ -20,13 +23,15 @@ func seedDescriptions(f *testing.F, kind string, names ...string) {
 		f.Add(b)
 	}
 	for _, name := range names {
-		sdp := capture(f, name)
-		add(sdp)
-		add(sdp[:len(sdp)/2])
-		add(strings.ReplaceAll(sdp, "a=mid:", "a=x:"))
-		add(strings.ReplaceAll(sdp, "m=audio 9", "m=audio 0"))
-		add(strings.ReplaceAll(sdp, "sendrecv", "inactive"))
-		add(sdp + sdp)
+		text := capture(f, name)
+		add(text)
+		add(text[:len(text)/2])
+		add(strings.ReplaceAll(text, "a=mid:", "a=x:"))
+		add(strings.ReplaceAll(text, "m=audio 9", "m=audio 0"))
+		add(strings.ReplaceAll(text, "m=audio 9", "m=video 9"))
+		add(strings.ReplaceAll(text, "sendrecv", "inactive"))
+		add(strings.ReplaceAll(text, "a=rtpmap:96 VP8", "a=rtpmap:96 H265"))
+		add(text + text)
 	}
 	add("v=0\r\n")
 	f.Add([]byte(`{"type":"` + kind + `","sdp":""}`))
@@ -54,17 +59,14 @@ func FuzzSDPOffer(f *testing.F) {
 				}
 				answer, err = p.AcceptOffer(capture(t, "offer-channel"))
 			}
-			p.Sections()
+			checkSections(t, p)
 			if err != nil {
 				return
 			}
 			if _, err := json.Marshal(answer); err != nil || !strings.HasPrefix(answer, "v=0") {
 				t.Errorf("answer %q: %v", answer, err)
 			}
-			if _, err := p.AddTrack(local("voice_a_12345678", "a")); err != nil {
-				return
-			}
-			_, _ = p.MakeOffer()
+			addAndOffer(t, p)
 		}()
 		settled(t, before)
 	})
@@ -94,11 +96,65 @@ func FuzzSDPAnswer(f *testing.F) {
 				t.Fatal(err)
 			}
 			_ = p.ApplyAnswer(d.SDP)
-			p.Sections()
-			_, _ = p.MakeOffer()
+			checkSections(t, p)
+			addAndOffer(t, p)
 		}()
 		settled(t, before)
 	})
+}
+
+// checkSections: what is told of sections is within bounds and stands for one thing only.
+func checkSections(t *testing.T, p *Peer) {
+	for _, s := range p.Sections() {
+		if len(s.SSRCs) > maxSSRCs || len(s.Repairs) > maxSSRCs || len(s.RIDs) > maxRIDs || len(s.Codecs) == 0 {
+			t.Errorf("section %+v", s)
+		}
+		seen := make(map[uint8]bool)
+		for _, c := range s.Codecs {
+			if seen[c.PayloadType] || c.PayloadType > 127 || c.ClockRate == 0 {
+				t.Errorf("payload type %d of %+v", c.PayloadType, s)
+			}
+			seen[c.PayloadType] = true
+		}
+		ids := make(map[uint8]bool)
+		for i := range extensions {
+			id := *extensions[i].field(&s.Ext)
+			if id > maxExtension || id != 0 && ids[id] {
+				t.Errorf("id %d of %+v", id, s.Ext)
+			}
+			ids[id] = true
+		}
+	}
+}
+
+// addAndOffer: whatever the endpoint has said, it can be offered a voice and a video.
+func addAndOffer(t *testing.T, p *Peer) {
+	for _, track := range []webrtc.TrackLocal{
+		local("voice_b_12345678", "b"), localVideo(t, "video_b_12345678", "video/VP8", ""),
+	} {
+		if _, err := p.AddTrack(track); err != nil {
+			return
+		}
+	}
+	offer, err := p.MakeOffer()
+	if err != nil {
+		return
+	}
+	var d sdp.SessionDescription
+	if err := d.UnmarshalString(offer); err != nil {
+		t.Fatalf("%v:\n%s", err, offer)
+	}
+	for _, m := range d.MediaDescriptions {
+		if isMedia(m) && !rejected(m) {
+			if n := len(formats(m)); n == 0 || n != len(m.MediaName.Formats) {
+				t.Errorf("payload types %v:\n%s", m.MediaName.Formats, offer)
+			}
+		}
+	}
+	voice, video := codecNames(t, offer, "audio"), codecNames(t, offer, "video")
+	if len(voice) == 0 || len(video) == 0 || !strings.Contains(voice[len(voice)-1], "opus") || !strings.Contains(video[len(video)-1], "VP8") {
+		t.Errorf("offered %q, %q", voice, video)
+	}
 }
 
 // nothing keeps fuzzed candidates from being sent to.

@@ -64,7 +64,7 @@ func (a *agreed) section() Section {
 	for _, f := range a.ours {
 		c := forward.Codec{PayloadType: f.pt, Mime: mime(a.audio, f.name), Fmtp: f.fmtp, ClockRate: f.clock}
 		if apt, ok := f.repairs(); ok {
-			c.Repairs, c.ClockRate = apt, 0 // the data plane cannot read it yet
+			c.Repairs = apt
 		}
 		s.Codecs = append(s.Codecs, c)
 		s.NACK = s.NACK || a.audio && f.feedback&feedbackNACK != 0

@@ -25,7 +25,7 @@ var (
 )
 
 func repairOf(pt, of uint8) forward.Codec {
-	return forward.Codec{PayloadType: pt, Mime: "video/rtx", Fmtp: fmt.Sprintf("apt=%d", of), Repairs: of}
+	return forward.Codec{PayloadType: pt, Mime: "video/rtx", Fmtp: fmt.Sprintf("apt=%d", of), ClockRate: 90000, Repairs: of}
 }
 
 func voiceSection() Section {
@@ -367,5 +367,63 @@ func TestRecover(t *testing.T) {
 	clientOffers(t, p, client)
 	if got := p.Sections(); len(got) != 1 || got[0].StreamID != "voice_me" {
 		t.Errorf("sections %+v, want one of voice_me", got)
+	}
+}
+
+// TestRIDs: the order of layers is that of a=simulcast.
+func TestRIDs(t *testing.T) {
+	const lines = "a=rid:l send\r\na=rid:h send\r\na=simulcast:send l;h\r\n"
+	const three = "a=rid:l send\r\na=rid:m send\r\na=rid:h send pt=96\r\na=rid:r recv\r\n"
+	for _, c := range []struct {
+		lines string
+		want  []string
+	}{
+		{"a=rid:h send\r\na=rid:l send\r\n", []string{"h", "l"}},
+		{three + "a=simulcast:send h;m;l\r\n", []string{"h", "m", "l"}},
+		{three + "a=simulcast:send ~h;~m;l\r\n", []string{"h", "m", "l"}},
+		{three + "a=simulcast:send h,m;l\r\n", []string{"h", "m", "l"}},
+		{three + "a=simulcast:recv r send m;l\r\n", []string{"m", "l"}},
+		{three + "a=simulcast:send l;l;x;;m\r\n", []string{"l", "m"}},
+		{three + "a=simulcast:recv r\r\n", []string{"l", "m", "h"}},
+		{three + "a=simulcast:send\r\n", []string{"l", "m", "h"}},
+	} {
+		p := newPeer(t, newEngine(t, nil))
+		if _, err := p.AcceptOffer(strings.Replace(capture(t, "offer-voice-simulcast"), lines, c.lines, 1)); err != nil {
+			t.Fatalf("%q: %v", c.lines, err)
+		}
+		if got := p.Sections()[1].RIDs; !slices.Equal(got, c.want) {
+			t.Errorf("RIDs %q of %q, want %q", got, c.lines, c.want)
+		}
+	}
+}
+
+// TestRepairs: which stream repairs which is told by groups of SSRCs, within bounds.
+func TestRepairs(t *testing.T) {
+	const group = "a=ssrc-group:FID 4104660340 3673522628\r\n"
+	var many strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&many, "a=ssrc-group:FID %d %d\r\n", 1000+i, 2000+i)
+	}
+	for _, c := range []struct {
+		lines string
+		want  int
+	}{
+		{group, 2},
+		{"a=ssrc-group:SIM 4104660340 3673522628\r\n", 1},
+		{"a=ssrc-group:FID 4104660340\r\n", 1},
+		{"a=ssrc-group:FID 4104660340 3673522628 5\r\n", 1},
+		{"a=ssrc-group:FID 4104660340 x\r\n", 1},
+		{"a=ssrc-group:FID 4104660340 4104660340\r\n", 1},
+		{"a=ssrc-group:FID 4104660340 99999999999\r\n", 1},
+		{"a=ssrc-group:FID 1219626867 3895314775\r\n", 1},
+		{many.String(), maxSSRCs},
+	} {
+		p := newPeer(t, newEngine(t, nil))
+		if _, err := p.AcceptOffer(strings.Replace(capture(t, "offer-voice-simulcast"), group, c.lines, 1)); err != nil {
+			t.Fatalf("%q: %v", c.lines, err)
+		}
+		if got := p.Sections()[1].Repairs; len(got) != c.want {
+			t.Errorf("%d repair streams of %q, want %d", len(got), c.lines, c.want)
+		}
 	}
 }
