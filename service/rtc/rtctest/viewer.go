@@ -42,9 +42,9 @@ type viewing struct {
 	// Sequence numbers, counted on from 1<<16 plus the first.
 	newest  int64
 	seen    map[int64]struct{}
-	horizon int64       // all up to here is settled
-	marks   []numberAt  // newest numbers of the last second
-	bits    [11]bucket1 // of a tenth of a second each
+	horizon int64          // all up to here is settled
+	marks   []numberAt     // newest numbers of the last second
+	rate    [11]tenthBytes // of a tenth of a second each
 
 	view   View // counters
 	frames map[frameKey]*frame
@@ -80,8 +80,8 @@ type numberAt struct {
 	at     time.Time
 }
 
-// bucket1 counts bytes of a tenth of a second.
-type bucket1 struct {
+// tenthBytes counts bytes of a tenth of a second.
+type tenthBytes struct {
 	tenth int64
 	bytes int
 }
@@ -253,9 +253,9 @@ func (v *viewing) packet(p *rtp.Packet, size int, s *stamp, intact, repaired boo
 		v.since = now
 	}
 	tenth := now.UnixNano() / int64(lookEvery)
-	slot := &v.bits[tenth%int64(len(v.bits))]
+	slot := &v.rate[tenth%int64(len(v.rate))]
 	if slot.tenth != tenth {
-		*slot = bucket1{tenth: tenth}
+		*slot = tenthBytes{tenth: tenth}
 	}
 	slot.bytes += size
 	v.view.Bytes += size
@@ -540,7 +540,7 @@ func (v *viewing) snapshot(now time.Time) View {
 	out.Pictures, out.LastShow = v.freezes.pictures, v.freezes.last
 	out.Freezes, out.Frozen = v.freezes.at(now)
 	tenth := now.UnixNano() / int64(lookEvery)
-	for _, b := range v.bits {
+	for _, b := range v.rate {
 		if b.tenth < tenth && b.tenth >= tenth-10 {
 			out.Bitrate += b.bytes * 8
 		}
