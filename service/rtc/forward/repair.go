@@ -126,6 +126,10 @@ func (in *inbound) repaired(repair *stream, h *header, b []byte) (st *stream, pl
 	if len(b) < h.payload+repairRoom || h.padding && int(b[len(b)-1]) > len(b)-h.payload-repairRoom {
 		return nil, nil // it repairs nothing: the sender tries what the path can carry
 	}
+	pt := repair.section.formats[h.pt].repairs
+	if f := &repair.section.formats[pt]; f.clockRate == 0 || f.repairs != 0 {
+		return nil, nil
+	}
 	if st = in.primary(repair); st == nil || st.losses == nil {
 		return nil, nil
 	}
@@ -135,7 +139,7 @@ func (in *inbound) repaired(repair *stream, h *header, b []byte) (st *stream, pl
 	}
 	// The payload moves down over the number, so that the header stays where it is.
 	plain = b[:h.payload+copy(b[h.payload:], b[h.payload+repairRoom:])]
-	h.seq, h.ssrc, h.pt = seq, st.ssrc, repair.section.formats[h.pt].repairs
+	h.seq, h.ssrc, h.pt = seq, st.ssrc, pt
 	return st, plain
 }
 
@@ -145,24 +149,20 @@ func (in *inbound) primary(repair *stream) *stream {
 	if ssrc, ok := repair.section.Repairs[repair.ssrc]; ok {
 		return in.find(ssrc)
 	}
-	var only *stream
+	var found *stream
+	n := 0
 	for _, st := range in.streams[:in.n] {
-		if st.section != repair.section || st.repair {
+		if st.section != repair.section || st.repair || repair.rid != "" && st.rid != repair.rid {
 			continue
 		}
-		if repair.rid != "" && st.rid == repair.rid {
-			return st
+		if n++; found == nil || st.arrived > found.arrived {
+			found = st
 		}
-		if only != nil {
-			only = nil
-			break
-		}
-		only = st
 	}
-	if repair.rid != "" || len(repair.section.RIDs) > 1 {
+	if repair.rid == "" && (n > 1 || len(repair.section.RIDs) > 1) {
 		return nil
 	}
-	return only
+	return found // what came last: an SSRC may take the place of another one
 }
 
 // firstRepair returns a number to begin a repair stream with, far from a roll-over.
