@@ -17,7 +17,9 @@ const (
 	responseLag = 100 * ms         // beside the round trip, until a change of the rate shows
 	growQueue   = 30 * ms          // no growth while packets wait that long
 	bestTime    = 10 * time.Second // how long the best that arrived supports an estimate
+	passedFull  = 1.1              // × what was found to be too much: it is not any more if that arrives
 	ackedTime   = 500 * ms         // what arrives is measured over
+	ackedLong   = time.Second      // likewise, for growth
 	ackedShort  = 200 * ms         // likewise, when the link is full and so shows its rate
 	settleTime  = 200 * ms         // beside the round trip, from one decrease to the next
 	patience    = 250 * ms         // over-use must last, unless it is severe: one big frame makes a queue that goes by itself
@@ -69,20 +71,19 @@ func (e *Estimator) update(now time.Duration, over bool) {
 		step = 0
 	}
 	e.updated, e.updatedAt = true, now
-	stands := e.stands(now)
 	if e.probe.phase != idle {
 		return // it will have its own conclusion
 	}
 	if !over {
 		e.calmAt = now
 	}
-	acked := e.acked.rate(ackedTime)
+	acked := e.acked.rate(ackedLong)
 	e.best.add(now, acked)
-	if e.ceiling > 0 && acked > 1.1*e.ceiling && !over {
+	if e.ceiling > 0 && acked > passedFull*e.ceiling && !over {
 		e.recovered()
 	}
 
-	target, full := e.verdict(now, over, stands, acked)
+	target, full := e.verdict(now, over)
 	switch {
 	case full:
 		if e.settled(now) {
@@ -127,9 +128,9 @@ func (e *Estimator) settled(now time.Duration) bool {
 }
 
 // verdict tells whether the link is full, and what the estimate then should be.
-func (e *Estimator) verdict(now time.Duration, over, stands bool, acked float64) (target float64, full bool) {
-	standing := e.delays.standing()
-	short := e.acked.rate(ackedShort)
+func (e *Estimator) verdict(now time.Duration, over bool) (target float64, full bool) {
+	acked, short := e.acked.rate(ackedTime), e.acked.rate(ackedShort)
+	standing, stands := e.delays.standing(), e.stands(now)
 	switch {
 	case over && standing > severeQueue, e.losses.exceed(true, lossHigh) && standing > lossQueue:
 		// The queue was never empty, so that what arrived of late is what the link carries.
@@ -192,7 +193,7 @@ func (e *Estimator) recovered() {
 	e.ceiling, e.failed, e.retry = 0, false, probeRetry
 }
 
-// grow lets the estimate grow for a time in which nothing spoke against it.
+// grow lets the estimate grow for a time in which nothing spoke against it, by what arrives.
 func (e *Estimator) grow(step time.Duration, acked float64) {
 	most := beyond * acked
 	if e.asked && e.wanted <= e.rate {

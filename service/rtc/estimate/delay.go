@@ -66,8 +66,7 @@ type delays struct {
 	recent minimum // of the delay lately
 
 	usage     usage
-	level     time.Duration // delay at the newest group, by the fitted line
-	noise     time.Duration // standard deviation around it
+	noise     time.Duration // standard deviation of the delay around the fitted line
 	threshold float64       // ms
 	growth    float64       // the trend last seen, ms
 	overSince time.Duration
@@ -93,12 +92,7 @@ func (d *delays) restart() {
 // clear forgets the trend.
 func (d *delays) clear() {
 	d.open, d.n, d.usage = false, 0, normal
-	d.overs, d.growth, d.level, d.noise = 0, 0, d.recent.value(), 0
-}
-
-// queue returns how long packets wait at present, by the fitted line, less what is noise.
-func (d *delays) queue() time.Duration {
-	return max(d.standing(), d.level-d.noise*3/2-d.base.value())
+	d.overs, d.growth, d.noise = 0, 0, 0
 }
 
 // standing returns how long all packets have waited lately.
@@ -179,7 +173,6 @@ func (d *delays) fit() (slope, deviation float64, ok bool) {
 	}
 	slope = sxy / sxx
 	residual := max(0, syy-slope*sxy) / (n - 2)
-	d.level = newest.delay + time.Duration((y-slope*x)/n*float64(time.Second))
 	d.noise = time.Duration(math.Sqrt(residual) * float64(time.Second))
 	return slope, math.Sqrt(residual / sxx), true
 }

@@ -130,7 +130,8 @@ func (p *probe) result() (rate float64, room bool) {
 	room = growth <= probeGrowth+min(2*p.noise, probeGrowth) && !p.lossier(probeLoss)
 	span := p.end - p.start + growth
 	if room {
-		return p.sent / span.Seconds(), true // what was lost was not lost for want of room
+		// What is lost anyway is not lost for want of room.
+		return min(p.sent, p.arrived/(1-min(p.lossy, lossHigh))) / span.Seconds(), true
 	}
 	return p.arrived / max(span, p.last-p.begin).Seconds(), false
 }
