@@ -36,8 +36,8 @@ const (
 	keepsUp     = 0.85             // a link is not short of room if that share of what is sent arrives in time
 	relapse     = 0.6              // a decrease to less means another link
 	smooth      = 0.95             // of the average and variance of the capacity (§5.5)
-	leastSpread = 0.02 * 0.02      // of the capacity: bounds of the variance
-	mostSpread  = 0.10 * 0.10      //
+	leastSpread = 0.02 * 0.02      // least variance of the capacity
+	mostSpread  = 0.10 * 0.10      // and the most
 )
 
 // control is the state of the rate controller.

@@ -31,13 +31,14 @@ const (
 	behind    = 30 * time.Second // as is one sent earlier than that before now
 	clockJump = 3 * time.Second  // change of the one-way delay that means another clock
 
+	// Bounds of the round trip, and what it is before it is known.
 	rttStart = 200 * ms
 	rttLeast = 5 * ms
 	rttMost  = 2 * time.Second
 
-	feedbackTime = 2 * time.Second // without feedback for that long reports count
-	reportTime   = 10 * time.Second
-	rembTime     = 10 * time.Second // a REMB is good for
+	feedbackTime = 2 * time.Second  // without feedback for that long, reports count
+	reportTime   = 10 * time.Second // how long a report counts
+	rembTime     = 10 * time.Second // how long a REMB counts
 )
 
 // Config is what an Estimator starts with, in bit/s; what is not positive takes its default.

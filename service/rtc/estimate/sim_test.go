@@ -113,7 +113,6 @@ type flow struct {
 	rungs    []float64 // bit/s of the layers of the video
 	fixed    int       // wanted, if it is not what the next rung needs
 	muted    bool      // no video at all
-	noTWCC   bool
 	padEvery time.Duration
 
 	current, target int // rungs; -1: none
@@ -179,9 +178,7 @@ func run(start, until time.Duration, flows ...*flow) {
 
 func (f *flow) step(now time.Duration) {
 	for len(f.feedback) > 0 && f.feedback[0].at <= now {
-		if !f.noTWCC {
-			f.est.Feedback(now, f.feedback[0].packets)
-		}
+		f.est.Feedback(now, f.feedback[0].packets)
 		f.feedback = f.feedback[1:]
 		f.allocate(now)
 	}
