@@ -115,11 +115,15 @@ func newPublication(peer *Peer, mid string, cfg PublicationConfig) *Publication 
 }
 
 // SetMuted drops the publication's packets, or lets them pass again. Receivers see no gap in
-// the sequence numbers. Muting turns the voice off; muted packets are still listened to.
+// the sequence numbers. Muting turns the voice off and gives back its place among the loudest; muted
+// packets are still listened to.
 func (pub *Publication) SetMuted(muted bool) {
 	pub.peer.mu.Lock()
 	if muted {
 		pub.resetVoice()
+		if pub.cfg.Floor != nil {
+			pub.cfg.Floor.leave(pub)
+		}
 	}
 	pub.muted = muted
 	pub.peer.mu.Unlock()
