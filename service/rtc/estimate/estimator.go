@@ -23,7 +23,7 @@ const (
 	defaultMin   = 100_000
 	defaultMax   = 12_000_000
 
-	rateMost   = 1 << 40 // bit/s: what is beyond is nonsense
+	rateMost   = 1 << 30 // bit/s: what is beyond is nonsense
 	sizeMost   = 1 << 16 // bytes of a packet
 	packetMost = 1 << 13 // packets of a feedback, the newest count
 
