@@ -307,8 +307,11 @@ func (r *reader) showRun(sub *Subscription, path netio.Path, run *run) {
 	caughtUp := !v.started && !v.caught && r.catchUp(sub, path, want)
 	v.caught = true
 	for i := run.first; !caughtUp; {
-		p := &r.packets[i]
+		p, before := &r.packets[i], v.now.layer
 		r.show(sub, path, p, want)
+		if v.now.layer >= 0 && v.now.layer != before {
+			r.overtaken(sub, path, p, want)
+		}
 		if i = p.next; i == 0 {
 			break
 		}
@@ -343,6 +346,30 @@ func (r *reader) show(sub *Subscription, path netio.Path, p *packet, want target
 			r.fill(sub, path, p, number)
 		}
 	}
+}
+
+// overtaken sends a receiver that has just begun to be sent a layer with p those packets after p
+// that came before it. Else the keyframe would never be complete.
+func (r *reader) overtaken(sub *Subscription, path netio.Path, p *packet, want target) {
+	h := sub.pub.layers[p.layer].history
+	if h == nil || h.newest <= p.number || h.newest-p.number >= uint64(len(h.packets)) {
+		return
+	}
+	for n := p.number + 1; n <= h.newest; n++ {
+		if q := h.find(uint32(n)); q != nil && !r.follows(p, q) {
+			r.show(sub, path, q, want)
+		}
+	}
+}
+
+// follows reports whether q is among the packets of the run after p.
+func (r *reader) follows(p, q *packet) bool {
+	for i := p.next; i != 0; i = r.packets[i].next {
+		if next := &r.packets[i]; next.layer == q.layer && next.number == q.number {
+			return true
+		}
+	}
+	return false
 }
 
 // keep copies the packets of a run into the histories of their layers, as far as somebody is
