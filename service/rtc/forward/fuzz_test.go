@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
 
@@ -101,8 +102,15 @@ type show struct {
 	receivers []*shownReceiver
 	muted     bool
 	restarts  int
-	trouble   bool            // something was lost, late, muted or restarted
+	trouble   bool // something was lost, late, muted or restarted
+	asked     []askedKeyframe
 	unproven  map[[2]int]bool // layers and sources whose first keyframe was not there as a whole
+}
+
+// askedKeyframe is a PLI to the sender.
+type askedKeyframe struct {
+	ssrc uint32
+	at   time.Duration
 }
 
 // shownReceiver is one of the receivers, and what it got.
@@ -115,7 +123,8 @@ type shownReceiver struct {
 	got   map[uint16]*rtp.Packet // media and padding by number
 	first uint16
 	any   bool
-	asked int
+
+	media, again, padding int // bytes
 }
 
 func newShow(t testing.TB, s style, start uint16) *show {
@@ -252,7 +261,7 @@ func (sh *show) payload(st *shownStream, p *shownPacket, last bool) []byte {
 		frame.Sync = f.temporal > 0 && st.since%4 != 3
 		return codectest.VP8(frame)
 	case sh.codec == codec.VP9:
-		frame.Sync, frame.Spatials = f.temporal > 0, 3
+		frame.Sync, frame.Spatials = f.temporal > 0 && st.since%4 != 3, 3
 		return codectest.VP9(frame)
 	case sh.codec == codec.H264:
 		return codectest.H264(frame.Keyframe, body)
@@ -301,7 +310,10 @@ func (sh *show) mend(p *shownPacket) {
 
 // collect takes what receivers were sent, and checks what can be checked at once.
 func (sh *show) collect() {
-	sh.take(sh.speaker.path)
+	_, told := sh.speaker.sent()
+	for _, p := range find[*rtcp.PictureLossIndication](told) {
+		sh.asked = append(sh.asked, askedKeyframe{p.MediaSSRC, sh.plane.clock()})
+	}
 	for i, v := range sh.receivers {
 		for _, b := range sh.take(v.path) {
 			if isRTCP(b) {
@@ -325,6 +337,14 @@ func (v *shownReceiver) receive(i int, plain []byte) {
 	key := uint64(p.SSRC)<<16 | uint64(p.SequenceNumber)
 	if before, again := v.plain[key]; again && !bytes.Equal(before, plain) {
 		v.t.Fatalf("receiver %d: two packets under the nonce of %x/%d:\n%x\n%x", i, p.SSRC, p.SequenceNumber, before, plain)
+	}
+	switch _, again := v.plain[key]; {
+	case again, p.SSRC == v.cfg.Repair && len(p.Payload) > 0:
+		v.again += len(plain)
+	case len(p.Payload) == 0:
+		v.padding += len(plain)
+	default:
+		v.media += len(plain)
 	}
 	v.plain[key] = plain
 	switch {
