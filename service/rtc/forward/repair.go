@@ -40,7 +40,7 @@ func (sub *Subscription) repairHeader(plain []byte, timestamp uint32) {
 const (
 	paddingSize     = 255                    // the most that one packet can have
 	paddingInterval = 120 * time.Millisecond // that one burst makes up for, at most
-	maxPadding      = 64                     // packets in one burst
+	maxPadding      = 256                    // packets in one burst
 )
 
 // pad sends padding at the rate that the receiver's path is being probed with. It goes on the
@@ -57,6 +57,7 @@ func (r *reader) pad(sub *Subscription, path netio.Path, bps int64) {
 		return
 	}
 	v.padded = r.now
+	r.counts.dirty = true
 	for range min(count, maxPadding) {
 		n := r.writePadding(sub, path)
 		if n == 0 {

@@ -25,8 +25,9 @@ const (
 // rungs are the ways in which a video can be sent, from the worst to the best, and what they cost.
 // They belong to Tick.
 type rungs struct {
-	list []allocate.Rung
-	room [maxRungs]allocate.Rung
+	list  []allocate.Rung
+	room  [maxRungs]allocate.Rung
+	flows bool // packets come, and are not dropped
 }
 
 // measure lists the rungs that there are now.
@@ -35,9 +36,11 @@ func (g *rungs) measure(pub *Publication, now time.Duration) {
 	pub.peer.mu.Lock()
 	defer pub.peer.mu.Unlock()
 	alive := false
+	g.flows = false
 	for _, l := range pub.layers {
 		l.meter.roll()
 		alive = alive || l.alive(now)
+		g.flows = g.flows || l.arrived != 0 && now-l.arrived < layerTimeout
 	}
 	for i, l := range pub.layers {
 		if l.source == nil || alive && !l.alive(now) {
@@ -65,7 +68,7 @@ func (l *layer) alive(now time.Duration) bool {
 // there is none.
 func (g *rungs) find(t target) int {
 	for i, r := range slices.Backward(g.list) {
-		if int8(r.Layer) == t.layer && r.Spatial <= t.spatial && r.Temporal <= t.temporal {
+		if int8(r.Layer) < t.layer || int8(r.Layer) == t.layer && r.Spatial <= t.spatial && r.Temporal <= t.temporal {
 			return i
 		}
 	}
@@ -210,7 +213,7 @@ func (d *downlink) probe(rate int, videos []*Subscription) {
 		}
 		return
 	}
-	if d.carrier == nil || d.carrier.closed.Load() {
+	if d.carrier == nil || d.carrier.closed.Load() || !d.carrier.pub.rungs.flows {
 		d.carrier = carrier(videos)
 	}
 	if d.carrier != nil {
@@ -224,7 +227,7 @@ func carrier(videos []*Subscription) *Subscription {
 	var found *Subscription
 	for _, sub := range videos {
 		switch {
-		case len(sub.pub.rungs.list) == 0:
+		case !sub.pub.rungs.flows:
 		case sub.repair != 0:
 			return sub
 		case found == nil && unpackTarget(sub.current.Load()).layer >= 0:
