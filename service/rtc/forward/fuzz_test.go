@@ -673,3 +673,157 @@ func FuzzSwitcher(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, script []byte) { playScript(t, script) })
 }
+
+// FuzzRTP lets a sender with valid keys send any packet at all, among good ones. What receivers
+// with all kinds of sections get of it is well-formed, and of their own SSRC; and the good ones get
+// through to them.
+func FuzzRTP(f *testing.F) {
+	for _, s := range styles {
+		sh := newShow(f, s, 500)
+		for _, p := range sh.picture(sh.streams[0], true) {
+			b, err := p.Marshal()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b, uint8(0), true)
+			f.Add(append(b, 9), uint8(1), false)
+		}
+	}
+	f.Add([]byte{0x90, vp8, 0, 1, 0, 0, 0, 1, 0, 0, 1, 1, 0x10, 0, 0, 2, extDD, 3, 0xc0, 0, 1, extDD, 1, 0, 1, 2, 3}, uint8(0), true)
+	f.Add([]byte{0xb0, rtx, 0, 1, 0, 0, 0, 1, 0, 0, 2, 1, 0xbe, 0xde, 0, 1, 0xa0, 'l', 0, 0, 1, 245, 5, 6, 2}, uint8(0), true)
+	f.Fuzz(func(t *testing.T, b []byte, style uint8, batched bool) {
+		sh := newShow(t, styles[int(style)%len(styles)], 500)
+		sh.join(SubscriptionConfig{PayloadType: 99, Ext: Extensions{SendTime: 2, Dependency: 3, Rotation: 4, Delay: 5, Capture: 6}})
+		sh.join(SubscriptionConfig{PayloadType: 99, Ext: Extensions{TWCC: 1, MID: 14}, MID: "receiver", Repair: 0x888, RepairPayloadType: 98})
+		good := sh.picture(sh.streams[0], true)
+		sh.deliver(good...)
+		plain := bytes.Clone(b)
+		sealed, err := sh.speaker.enc.EncryptRTP(nil, b, nil)
+		if err != nil {
+			return
+		}
+		// What lies around the packet in its buffer is not the plane's.
+		buffer := bytes.Repeat([]byte{0xa5}, len(sealed)+64)
+		copy(buffer[32:], sealed)
+		sh.read.Receive(buffer[32:32+len(sealed):32+len(sealed)], sh.speaker.path)
+		if !batched {
+			sh.flush()
+		}
+		more := sh.picture(sh.streams[0], false)
+		for _, p := range more {
+			sh.read.Receive(sh.speaker.seal(p.Packet), sh.speaker.path)
+		}
+		sh.flush()
+		if !bytes.Equal(buffer[:32], bytes.Repeat([]byte{0xa5}, 32)) || !bytes.Equal(buffer[32+len(sealed):], bytes.Repeat([]byte{0xa5}, 32)) {
+			t.Fatal("bytes beside the packet were written")
+		}
+		sh.collect()
+		for range 12 {
+			sh.advance(TickInterval)
+			sh.tick()
+		}
+		sh.collect()
+		for i, v := range sh.receivers {
+			v.nack(v.sub, 500, 501, 502, 503, 504, 505, 506)
+			sh.collect()
+			sh.wantPayloads(fmt.Sprintf("receiver %d", i), v, plain, len(good))
+		}
+	})
+}
+
+// wantPayloads checks that all that a receiver got was sent by the show, or is that one packet.
+func (sh *show) wantPayloads(who string, v *shownReceiver, plain []byte, least int) {
+	sh.t.Helper()
+	n := 0
+	for _, p := range v.got {
+		switch {
+		case len(p.Payload) == 0:
+		case slices.ContainsFunc(sh.packets, func(q *shownPacket) bool { return bytes.Equal(sh.masked(q.Payload), sh.masked(p.Payload)) }):
+			n++
+		case len(p.Payload) <= len(plain) && sh.sameButNumbers(plain[:len(plain)-int(p.PaddingSize)], p.Payload):
+		default:
+			sh.t.Fatalf("%s: payload %x was never sent", who, p.Payload)
+		}
+		for _, id := range p.GetExtensionIDs() {
+			e := v.cfg.Ext
+			if !slices.Contains([]uint8{e.TWCC, e.SendTime, e.MID, e.Dependency, e.Rotation, e.Delay, e.Capture}, id) {
+				sh.t.Fatalf("%s: extension %d in %v", who, id, p)
+			}
+		}
+		if len(p.CSRC) > 0 {
+			sh.t.Fatalf("%s: CSRCs in %v", who, p)
+		}
+	}
+	if n < least {
+		sh.t.Fatalf("%s: %d good packets arrived, want at least %d", who, n, least)
+	}
+}
+
+// sameButNumbers reports whether plain ends with payload, but for up to three bytes of picture ids
+// in its first five; a repair packet ends with what it repairs.
+func (sh *show) sameButNumbers(plain, payload []byte) bool {
+	end := plain[len(plain)-len(payload):]
+	different := 0
+	for i := range payload {
+		if payload[i] != end[i] {
+			if different++; i >= 5 {
+				return false
+			}
+		}
+	}
+	return different <= 3
+}
+
+// FuzzFeedback lets a receiver with valid keys send any RTCP. It does no harm to the session, to
+// others, or to what others are sent.
+func FuzzFeedback(f *testing.F) {
+	for _, p := range []rtcp.Packet{
+		&rtcp.SenderReport{SSRC: 0x100, NTPTime: 1 << 63, Reports: []rtcp.ReceptionReport{{SSRC: 0x777}}},
+		&rtcp.ReceiverReport{SSRC: 1, Reports: []rtcp.ReceptionReport{{SSRC: 0x777, FractionLost: 255, LastSenderReport: 5}, {SSRC: 0x888}}},
+		&rtcp.PictureLossIndication{MediaSSRC: 0x777},
+		&rtcp.FullIntraRequest{FIR: []rtcp.FIREntry{{SSRC: 0x777}, {SSRC: 0x888}}},
+		&rtcp.TransportLayerNack{MediaSSRC: 0x777, Nacks: []rtcp.NackPair{{PacketID: 500, LostPackets: 0xf0f0}, {PacketID: 501}}},
+		&rtcp.ReceiverEstimatedMaximumBitrate{Bitrate: 1e6, SSRCs: []uint32{0x777}},
+		&rtcp.ExtendedReport{SenderSSRC: 1, Reports: []rtcp.ReportBlock{&rtcp.ReceiverReferenceTimeReportBlock{}}},
+		&rtcp.Goodbye{Sources: []uint32{0x777, 0x100}},
+	} {
+		b, err := p.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, b[:len(b)/8*4])
+		f.Add(append(bytes.Clone(b), b...), b)
+	}
+	f.Add([]byte{0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 7, 0x77, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0xff, 0x7f, 0xff}, []byte{0x8f, 205, 0, 4})
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		sh := newShow(t, styles[0], 500)
+		v, other := sh.receivers[1], sh.receivers[0]
+		for range 8 {
+			sh.pictures(0)
+		}
+		before := sh.plane.Stats()
+		for _, b := range [][]byte{first, second} {
+			if len(b) >= 8 && b[0]>>6 == 2 && isRTCP(b) && len(b) < 1200 {
+				v.push(v.sealRTCP(bytes.Clone(b)))
+				sh.collect()
+			}
+		}
+		after := sh.plane.Stats()
+		if n := after.PacketsOut - before.PacketsOut; n > 2*17*maxAsked {
+			t.Fatalf("answered with %d packets", n)
+		}
+		if n := after.RTCPOut - before.RTCPOut; n > 6 {
+			t.Fatalf("answered with %d RTCP packets", n)
+		}
+		for range 12 {
+			sh.pictures(0)
+			sh.tick()
+			sh.collect()
+		}
+		sh.checkReceiver("another receiver", other)
+		if n := other.sub.Stats().Packets; n < 16 {
+			t.Fatalf("another receiver got %d packets", n)
+		}
+		sh.checkReceiver("the receiver itself", v)
+	})
+}
