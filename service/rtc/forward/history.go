@@ -103,6 +103,9 @@ func (sub *Subscription) resend(r *reader, path netio.Path, seq uint16) (n int) 
 	if s == nil || s.times > maxResends {
 		return 0
 	}
+	if v := sub.view; v != nil && int8(s.layer) != v.now.layer {
+		return 0 // since then there was a keyframe of another layer: it does not need it any more
+	}
 	h := sub.pub.layers[s.layer].history
 	if h == nil {
 		return 0

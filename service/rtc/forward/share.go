@@ -16,8 +16,8 @@ const (
 	speakerTime = 3 * time.Second // that a speaker counts as one after the voice went off
 	headroom    = 0.95            // of the estimate that is given to videos and sounds
 
-	// A spatial layer that comes without a keyframe does so soon.
-	riseTime = 300 * time.Millisecond
+	// Spatial and temporal layers that can be added without a keyframe can be soon.
+	riseTime = 700 * time.Millisecond
 
 	maxRungs = 12
 )
@@ -198,7 +198,7 @@ func (sub *Subscription) aim(t target, now time.Duration) {
 	switch {
 	case current.layer != t.layer:
 		l.request()
-	case current.spatial < t.spatial && now-sub.aimed >= riseTime:
+	case (current.spatial < t.spatial || current.temporal < t.temporal) && now-sub.aimed >= riseTime:
 		l.request()
 	}
 }

@@ -9,7 +9,7 @@ import (
 const (
 	// blindAfter is how long a keyframe of another layer is waited for where payloads cannot be
 	// read: then any frame has to do, and the receiver asks for what it misses.
-	blindAfter = time.Second
+	blindAfter = 600 * time.Millisecond
 	// startAfter is how long a receiver that has nothing yet waits for a keyframe.
 	startAfter = 3 * time.Second
 )
@@ -47,7 +47,7 @@ type view struct {
 
 	shift     uint32 // added to the layer's timestamps
 	timestamp uint32 // newest one sent
-	reference uint32 // a timestamp that was sent, and when its frame was
+	reference uint32 // what the timestamp of a frame is that was captured then
 	captured  time.Duration
 	newest    uint64 // of the layer, sent or left out
 	source    uint8  // that it was of
@@ -148,13 +148,19 @@ func (v *view) exchange(p *packet) {
 const videoClock = 90_000
 
 // adapt moves to other spatial and temporal layers of the stream that is sent, at the beginning of
-// a frame: down at once, up where nothing refers to what the receiver did not get.
+// a frame: down at once, up where nothing refers to what the receiver did not get. Temporal layers
+// change with whole pictures, in all their spatial layers, so it is the lowest that tells.
 func (v *view) adapt(p *packet, want target) {
 	if p.desc.Spatial == 0 {
 		v.now.spatial = min(v.now.spatial, want.spatial)
+		v.now.temporal = min(v.now.temporal, want.temporal)
+		for t := want.temporal; t > v.now.temporal; t-- {
+			if p.desc.CanSwitch(0, t) {
+				v.now.temporal = t
+			}
+		}
 	}
-	v.now.temporal = min(v.now.temporal, want.temporal)
-	v.now.spatial, v.now.temporal = p.desc.Rise(v.now.spatial, v.now.temporal, want.spatial, want.temporal)
+	v.now.spatial, _ = p.desc.Rise(v.now.spatial, v.now.temporal, want.spatial, v.now.temporal)
 }
 
 // fits says whether p is of the spatial and temporal layers that are sent.
@@ -192,6 +198,9 @@ func (v *view) number(p *packet, s *sent) bool {
 	v.newest = max(v.newest, p.number)
 	if int32(s.timestamp-v.timestamp) > 0 || v.timestamp == 0 {
 		v.timestamp = s.timestamp
+		// The clocks of timestamps and of captures drift apart: the reference follows slowly, so
+		// that jitter does not move it.
+		v.reference += uint32(int32(s.timestamp-v.reference-toClock(p.captured-v.captured, videoClock)) / 64)
 	}
 	return true
 }
