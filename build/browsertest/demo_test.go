@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -64,7 +65,28 @@ type demo struct {
 	stderr *strings.Builder
 }
 
-// startDemo builds both binaries as the Makefile does and starts them on ports of their own.
+// binaries is where both binaries are, built once as the Makefile does.
+var binaries = sync.OnceValues(func() (folder string, err error) {
+	if folder, err = os.MkdirTemp("", "browsertest-"); err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-o", folder+string(filepath.Separator), "./cmd/rtcd", "./examples/huddle")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		return folder, fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return folder, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if folder, _ := binaries(); folder != "" {
+		_ = os.RemoveAll(folder)
+	}
+	os.Exit(code)
+}
+
+// startDemo starts both binaries on ports of their own.
 func startDemo(t *testing.T, environ ...string) *demo {
 	t.Helper()
 	return startDemoAt(t, "127.0.0.1", environ...)
@@ -73,17 +95,15 @@ func startDemo(t *testing.T, environ ...string) *demo {
 // startDemoAt serves the page on another address.
 func startDemoAt(t *testing.T, host string, environ ...string) *demo {
 	t.Helper()
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/rtcd", "./examples/huddle")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	dir, err := binaries()
+	if err != nil {
+		t.Fatal(err)
 	}
 	media := mediaPort(t)
 	d := &demo{stderr: new(strings.Builder)}
 	cmd := exec.Command(filepath.Join(dir, "huddle"), "-start", filepath.Join(dir, "rtcd"),
 		"-listen", fmt.Sprintf("%s:%d", host, freePort(t)))
-	cmd.Dir = dir
+	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(),
 		fmt.Sprintf("RTCD_API_HTTP_LISTENADDRESS=127.0.0.1:%d", freePort(t)),
 		fmt.Sprintf("RTCD_API_ADMIN_LISTENADDRESS=127.0.0.1:%d", freePort(t)),
@@ -232,11 +252,14 @@ func look(t *testing.T, tab context.Context) stats {
 	return s
 }
 
+// patience is how long anything may take, on a machine that does much else.
+const patience = time.Minute
+
 // until asks the page until ok holds; getStats has no event to wait for.
 func until(t *testing.T, tab context.Context, what string, ok func(stats) bool) stats {
 	t.Helper()
 	var s stats
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		if s = look(t, tab); ok(s) {
 			return s
 		}
@@ -246,7 +269,7 @@ func until(t *testing.T, tab context.Context, what string, ok func(stats) bool) 
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
-	t.Fatalf("%s: not within 30 s; last %+v", what, s)
+	t.Fatalf("%s: not within %v; last %+v", what, patience, s)
 	return s
 }
 

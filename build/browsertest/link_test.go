@@ -132,14 +132,12 @@ func (l *link) inside(t *testing.T, browser string) string {
 // all of her again once the link is as before.
 func TestNarrowLink(t *testing.T) {
 	path := chromium(t)
-	if os.Getenv(layersTest) == "" {
-		t.Skipf("%s IS NOT SET: what a browser sees over a narrow link was NOT tested", layersTest)
-	}
 	l := newLink(t)
 	d := startDemoAt(t, "0.0.0.0")
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
-	anna := open(ctx, t, path, d.link, "Anna", "")
+	anna := open(ctx, t, path, d.link, "Anna", smallerCamera)
+	explain(t, anna)
 	// A page that is neither on https nor on localhost gets no microphone; it can listen without.
 	bert := open(ctx, t, l.inside(t, path), strings.Replace(d.link, "127.0.0.1", l.address, 1), "Bert", "")
 	id := hears(t, bert, "Bert").id("Anna")
@@ -159,6 +157,8 @@ func TestNarrowLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	height("Bert sees less of Anna", func(h int) bool { return h > 0 && h < cameraHeight })
+	n := look(t, bert).decoded("video", id)
+	until(t, bert, "Bert goes on seeing Anna", func(s stats) bool { return s.decoded("video", id) > n+40 })
 	l.unlimit(t)
 	height("Bert sees all of Anna again", full)
 	if state, err := chromedp.Run(bert, chromedp.Evaluate[string](`app.call.pc.connectionState`)); err != nil || state != "connected" {

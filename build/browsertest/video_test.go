@@ -126,7 +126,7 @@ func captions(t *testing.T, tab context.Context, numbers string, want int) {
 func counts(t *testing.T, tab context.Context, what, count string, want int) {
 	t.Helper()
 	var got int
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		var err error
 		if got, err = chromedp.Run(tab, chromedp.Evaluate[int](count)); err != nil {
 			t.Fatal(err)
@@ -150,8 +150,8 @@ func TestBrowsersSeeEachOther(t *testing.T) {
 	d := startDemo(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
-	anna := open(ctx, t, path, d.link, "Anna", "")
-	bert := open(ctx, t, path, d.link, "Bert", "")
+	anna := open(ctx, t, path, d.link, "Anna", smallerCamera)
+	bert := open(ctx, t, path, d.link, "Bert", smallerCamera)
 	hears(t, anna, "Anna")
 	s := hears(t, bert, "Bert")
 	idAnna, idBert := s.id("Anna"), s.id("Bert")

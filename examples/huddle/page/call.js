@@ -13,6 +13,9 @@ const cameraLayers = [
   { rid: 'm', scaleResolutionDownBy: 2, maxBitrate: 500e3, scalabilityMode: 'L1T3' },
   { rid: 'h', scaleResolutionDownBy: 1, maxBitrate: 1.7e6, scalabilityMode: 'L1T3' },
 ];
+// Of a small picture Chromium sends two layers at most, the lowest ones: there must not be three.
+const smallCameraLayers = cameraLayers.slice(1);
+const smallCamera = 960 * 540; // less than that many pixels
 // A screen that is scaled down cannot be read: its lower layer is slower instead.
 const screenLayers = [
   { rid: 'l', scaleResolutionDownBy: 1, maxFramerate: 5, maxBitrate: 500e3, scalabilityMode: 'L1T1' },
@@ -98,7 +101,9 @@ class Call {
   async setCamera(track, stream) {
     if (this.camera) return this.camera.sender.replaceTrack(track);
     if (!track) return;
-    await this.negotiate(() => { this.camera = this.addVideo(track, stream, cameraLayers); });
+    const { width, height } = track.getSettings();
+    const layers = width * height < smallCamera ? smallCameraLayers : cameraLayers;
+    await this.negotiate(() => { this.camera = this.addVideo(track, stream, layers); });
   }
 
   // setScreen sends a track as the screen, which has been announced, or ends that.
