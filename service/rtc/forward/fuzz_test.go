@@ -368,7 +368,9 @@ func (v *shownReceiver) receive(i int, plain []byte) {
 
 // masked returns a payload without the numbers that are rewritten.
 func (sh *show) masked(b []byte) []byte {
-	b = bytes.Clone(b)
+	if b = bytes.Clone(b); len(b) < 5 {
+		return b
+	}
 	at := []int{}
 	switch {
 	case sh.opaque:

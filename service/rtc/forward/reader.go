@@ -304,8 +304,11 @@ func (r *reader) play(sub *Subscription, path netio.Path, run *run) {
 // showRun sends a receiver what it is to have of the packets of a video.
 func (r *reader) showRun(sub *Subscription, path netio.Path, run *run) {
 	v, want := sub.view, unpackTarget(sub.target.Load())
-	caughtUp := !v.started && !v.caught && r.catchUp(sub, path, want)
-	v.caught = true
+	caughtUp := false
+	if !v.started && !v.caught && r.brings(run, want) {
+		// Only now it shows whether the history goes up to here: it keeps nothing while nobody watches.
+		v.caught, caughtUp = true, r.catchUp(sub, path, want)
+	}
 	for i := run.first; !caughtUp; {
 		p, before := &r.packets[i], v.now.layer
 		r.show(sub, path, p, want)
@@ -324,6 +327,19 @@ func (r *reader) showRun(sub *Subscription, path netio.Path, run *run) {
 	}
 	if bps := sub.padding.Load(); bps > 0 {
 		r.pad(sub, path, bps)
+	}
+}
+
+// brings reports whether there is a packet of the layer that is wanted in a run.
+func (r *reader) brings(run *run, want target) bool {
+	for i := run.first; ; {
+		p := &r.packets[i]
+		if int8(p.layer) == want.layer {
+			return true
+		}
+		if i = p.next; i == 0 {
+			return false
+		}
 	}
 }
 
