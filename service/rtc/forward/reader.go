@@ -322,8 +322,8 @@ func (r *reader) showRun(sub *Subscription, path netio.Path, run *run) {
 	if now := v.now.pack(); now != sub.current.Load() {
 		sub.current.Store(now)
 	}
-	if v.shift != sub.shift.Load() {
-		sub.shift.Store(v.shift)
+	if clock := v.clock(); clock != sub.clock.Load() {
+		sub.clock.Store(clock)
 	}
 	if bps := sub.padding.Load(); bps > 0 {
 		r.pad(sub, path, bps)

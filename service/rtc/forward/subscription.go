@@ -55,9 +55,10 @@ type Subscription struct {
 	closed  atomic.Bool
 	closing sync.Once
 
-	// target is what is to be sent of a video, current and shift what is: all of them packed.
-	target, current, shift atomic.Uint32
-	padding                atomic.Int64 // bits per second that are to be sent beside it
+	// target is what is to be sent of a video, current what is, both packed.
+	target, current atomic.Uint32
+	clock           atomic.Uint64 // what timestamps of a video mean, see view.clock
+	padding         atomic.Int64  // bits per second that are to be sent beside it
 
 	// Guarded by pub.fanning.
 	started   bool

@@ -142,9 +142,9 @@ func (t *tick) senderReports(peer *Peer, out *netio.Batch, now time.Duration) {
 		if packets == sub.reported {
 			continue
 		}
-		sender, layer := sub.pub.peer, 0
+		sender, layer, shift := sub.pub.peer, 0, uint32(0)
 		if sub.view != nil {
-			if layer = int(unpackTarget(sub.current.Load()).layer); layer < 0 {
+			if layer, shift = unpackClock(sub.clock.Load()); layer < 0 {
 				continue
 			}
 		}
@@ -154,7 +154,7 @@ func (t *tick) senderReports(peer *Peer, out *netio.Batch, now time.Duration) {
 		if !ok {
 			continue
 		}
-		timestamp += sub.shift.Load()
+		timestamp += shift
 		sub.reported = packets
 		if n == maxReports || len(reports)+len(names)+rtcpHeader+senderBlock+len(sender.cname)+16 > maxCompound {
 			flush()

@@ -58,6 +58,13 @@ type view struct {
 	padded time.Duration // when padding was sent last
 }
 
+// clock returns whose timestamps are sent and what is added to them, in one word: for sender reports
+// both have to be of the same moment.
+func (v *view) clock() uint64 { return uint64(v.now.layer+1)<<32 | uint64(v.shift) }
+
+// unpackClock returns what clock says; no layer is -1.
+func unpackClock(clock uint64) (layer int, shift uint32) { return int(clock>>32) - 1, uint32(clock) }
+
 // verdict is what becomes of a packet.
 type verdict uint8
 
