@@ -136,6 +136,7 @@ type RTC struct {
 	ScreenShares        int          `toml:"screen_shares" env:"RTCD_RTC_SCREENSHARES" default:"1"`                       // of a call at a time; 0 = no limit
 	LastCameras         int          `toml:"last_cameras" env:"RTCD_RTC_LASTCAMERAS" default:"0"`                         // sent to each session, of the most recent speakers; 0 = all
 	LoudestVoices       int          `toml:"loudest_voices" env:"RTCD_RTC_LOUDESTVOICES" default:"0"`                     // of a call that are forwarded; 0 = all
+	PauseLayers         bool         `toml:"pause_layers" env:"RTCD_RTC_PAUSELAYERS" default:"false"`                     // tell senders of layers that nobody is sent
 	VideoCodecs         []string     `toml:"video_codecs" env:"RTCD_RTC_VIDEOCODECS" default:"VP8,AV1,VP9,H264"`          // the preferred first; names as in SDP
 	Limits              RTCLimits    `toml:"limits"`
 }

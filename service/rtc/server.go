@@ -79,6 +79,8 @@ type Config struct {
 	Voices int
 	// Cameras is how many cameras a session is sent, those of the most recent speakers; 0: all.
 	Cameras int
+	// PauseLayers tells senders of layers that nobody is to be sent; see forward.Config.HoldLayers.
+	PauseLayers bool
 	// History is how many packets of a video are kept for those who miss them; see forward.Config.
 	History int
 
@@ -164,7 +166,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log,
-		plane:    forward.NewPlane(forward.Config{History: cfg.History, LastCameras: cfg.Cameras}),
+		plane:    forward.NewPlane(forward.Config{History: cfg.History, LastCameras: cfg.Cameras, HoldLayers: cfg.PauseLayers}),
 		stop:     make(chan struct{}),
 		groups:   make(map[string]*group),
 		sessions: make(map[key]*session),

@@ -60,6 +60,9 @@ func (a *agreed) section() Section {
 			}
 		}
 	}
+	for i := range a.theirs {
+		s.REMB = s.REMB || !a.audio && a.theirs[i].feedback&feedbackREMB != 0
+	}
 	s.RIDs = rids(a.their)
 	for _, f := range a.ours {
 		c := forward.Codec{PayloadType: f.pt, Mime: mime(a.audio, f.name), Fmtp: f.fmtp, ClockRate: f.clock}

@@ -29,8 +29,9 @@ type downlink struct {
 
 	// Tick's alone.
 	allocator allocate.Allocator
-	metered   uint64        // bytes at the last tick
-	sending   average       // bytes per tick, of everything
+	shared    time.Duration // when it was shared out last
+	metered   uint64        // bytes then
+	sending   average       // of all media
 	sounds    average       // of sounds
 	carrier   *Subscription // that padding goes with
 }

@@ -16,6 +16,7 @@ import (
 
 	"rtcd/service/rtc/codec"
 	"rtcd/service/rtc/codec/codectest"
+	"rtcd/service/rtc/netio"
 )
 
 // theirIDs are the ids that a sender gave its extensions.
@@ -384,5 +385,56 @@ func TestDroppedPacketsLeaveNothingBehind(t *testing.T) {
 	}
 	if n, m := cap(read.elements), cap(read.spill); n > 1<<12 || m > 1<<16 {
 		t.Errorf("a reader keeps %d and %d bytes, though no batch had more than one packet", n, m)
+	}
+}
+
+// Headers that grow, and payloads that move for it, cost no memory.
+func TestExtensionsAllocateNothing(t *testing.T) {
+	for _, profile := range []srtp.ProtectionProfile{gcm, cm} {
+		if profile == cm && raceEnabled {
+			continue // pion/srtp takes what CM needs from a sync.Pool, which forgets on purpose then
+		}
+		t.Run(profile.String(), func(t *testing.T) {
+			r := newRig(t)
+			now := r.clock()
+			r.plane.now = func() time.Time { return now }
+			speaker, pub := r.extensionCamera(profile)
+			for _, cfg := range extensionReceivers {
+				v := r.endpoint(profile)
+				cfg.SSRC, cfg.PayloadType = 5, 96
+				v.subscribeAs(pub, cfg)
+			}
+			structure := codectest.NewWriter(codectest.L3T3, 500).Picture(true)[0].Packet(true, true)
+			long := element(nil, profileTwoByte, theirIDs.Dependency, structure)
+			short := element(nil, profileOneByte, theirIDs.Rotation, []byte{1})
+			var sealed [][]byte
+			for i := range 1500 {
+				switch i % 3 {
+				case 0:
+					sealed = append(sealed, speaker.extended(profileTwoByte, long, make([]byte, 900)))
+				case 1:
+					sealed = append(sealed, speaker.extended(profileOneByte, short, make([]byte, 900)))
+				default:
+					sealed = append(sealed, speaker.extended(0, nil, make([]byte, 900)))
+				}
+			}
+			out := netio.NewBatchFunc(func([]byte, netio.Path) {})
+			read := r.plane.NewReader(out)
+			next := func() {
+				for range 3 {
+					read.Receive(sealed[0], speaker.path)
+					sealed = sealed[1:]
+				}
+				read.Flush()
+				out.Flush()
+				now = now.Add(10 * time.Millisecond)
+			}
+			for range defaultHistory/3 + 10 { // whose memory is made as it is needed
+				next()
+			}
+			if n := testing.AllocsPerRun(200, next); n != 0 {
+				t.Errorf("%v allocations for three packets, want none", n)
+			}
+		})
 	}
 }

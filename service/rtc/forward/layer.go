@@ -32,6 +32,7 @@ type layer struct {
 	timestamp uint32        // newest one given
 	arrived   time.Duration // of the packet with it; 0: none came
 	meter     meter
+	kept      int // its rate when it came last, bits per second
 
 	// Guarded by pub.fanning.
 	history *history      // nil until somebody may want packets again
@@ -132,7 +133,7 @@ func (l *layer) look(p *packet, c codec.Codec, now time.Duration) {
 		l.frame = p.timestamp
 	}
 	p.captured = l.pub.peer.captured(l.source, p.timestamp-l.shift, now)
-	l.meter.add(&p.desc, len(p.bytes))
+	l.meter.add(&p.desc, len(p.bytes), now)
 }
 
 // captured returns when the frame with that timestamp was, as far as reports tell, or else when it
@@ -173,56 +174,4 @@ func (l *layer) timestampAt(now time.Duration) (ts uint32, ok bool) {
 		return byPackets, true
 	}
 	return byReports, true
-}
-
-// meterTicks is how many ticks the rates of a layer are measured over.
-const meterTicks = 15
-
-// meter measures what a layer costs, apart for its spatial and temporal layers. It is guarded by
-// peer.mu.
-type meter struct {
-	spatials, temporals uint8 // seen since the last keyframe that told
-	tick                int
-	ticks               int // of measuring, up to meterTicks
-	sum                 [maxSpatials][maxTemporals]int
-	bytes               [meterTicks][maxSpatials][maxTemporals]int32
-}
-
-// packetOverhead is what the network adds to a packet: headers of IP and UDP.
-const packetOverhead = 28
-
-func (m *meter) add(d *codec.Descriptor, n int) {
-	s, t := min(d.Spatial, maxSpatials-1), min(d.Temporal, maxTemporals-1)
-	if d.Known {
-		if d.Keyframe {
-			m.spatials, m.temporals = 0, 0
-		}
-		m.spatials = max(m.spatials, s+1, min(d.Spatials, maxSpatials))
-		m.temporals = max(m.temporals, t+1, min(d.Temporals, maxTemporals))
-	}
-	m.sum[s][t] += n + packetOverhead
-	m.bytes[m.tick][s][t] += int32(n + packetOverhead)
-}
-
-// roll begins the next tick.
-func (m *meter) roll() {
-	m.ticks = min(m.ticks+1, meterTicks-1)
-	m.tick = (m.tick + 1) % meterTicks
-	for s := range maxSpatials {
-		for t := range maxTemporals {
-			m.sum[s][t] -= int(m.bytes[m.tick][s][t])
-			m.bytes[m.tick][s][t] = 0
-		}
-	}
-}
-
-// rate returns the bits per second of the layers up to s and t.
-func (m *meter) rate(s, t int) int {
-	bytes := 0
-	for i := 0; i <= s; i++ {
-		for j := 0; j <= t; j++ {
-			bytes += m.sum[i][j]
-		}
-	}
-	return bytes * 8 * int(time.Second/TickInterval) / max(1, m.ticks)
 }

@@ -61,7 +61,10 @@ type Peer struct {
 	path    atomic.Pointer[netio.Path] // to send to; nil before Attach and after Close
 	twccOut atomic.Uint32              // last transport-wide sequence number sent
 	down    atomic.Pointer[downlink]   // nil before the first subscription to a video
-	spoke   time.Duration              // when its voice was on last; Tick's alone
+
+	// Tick's alone.
+	spoke time.Duration // when its voice was on last
+	hold  hold
 
 	mu      sync.Mutex
 	in      inbound // guarded by mu

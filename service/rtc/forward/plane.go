@@ -45,6 +45,10 @@ type Config struct {
 	// LastCameras is how many cameras a peer is sent, those of the most recent speakers. 0 means
 	// all.
 	LastCameras int
+
+	// HoldLayers tells senders not to send layers of a simulcast that nobody is to be sent, if
+	// they take REMB. It saves their uplinks, but such a layer takes seconds to come back.
+	HoldLayers bool
 }
 
 // Plane is the data plane of one server. It implements netio.Media.
@@ -53,6 +57,7 @@ type Plane struct {
 	start   time.Time
 	history int
 	cameras int
+	holds   bool
 	counts  counters
 
 	published atomic.Uint64 // publications so far
@@ -78,7 +83,7 @@ func NewPlane(cfg Config) *Plane {
 	}
 	p := &Plane{
 		now: cfg.Now, start: cfg.Now(), peers: make(map[*Peer]struct{}),
-		history: cfg.History, cameras: cfg.LastCameras,
+		history: cfg.History, cameras: cfg.LastCameras, holds: cfg.HoldLayers,
 	}
 	p.byPath.Store(&map[netio.Path]*Peer{})
 	return p

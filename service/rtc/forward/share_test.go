@@ -548,3 +548,34 @@ func TestPaddingGoesWithAVideoWhosePacketsCome(t *testing.T) {
 		})
 	}
 }
+
+// One video at a time has padding, and none once the probe is over.
+func TestPaddingMovesToAnotherVideo(t *testing.T) {
+	s := newStage(t)
+	w := s.watcher()
+	screen, _ := w.watch(s.feed(Screen, 300*kilobit), true)
+	camera, _ := w.watch(s.feed(Camera, 300*kilobit), true)
+	s.run(time.Second)
+	d, videos := w.peer.down.Load(), []*Subscription{screen, camera}
+	want := func(when string, first, second bool) {
+		t.Helper()
+		if a, b := screen.padding.Load(), camera.padding.Load(); a > 0 != first || b > 0 != second {
+			t.Errorf("%s: padding of %d and %d bit/s, want some: %v, %v", when, a, b, first, second)
+		}
+	}
+	d.probe(5000*kilobit, videos)
+	want("at first", true, false)
+	screen.pub.rungs.flows = false
+	d.probe(5000*kilobit, videos)
+	want("when the first one stops", false, true)
+	camera.Close()
+	screen.pub.rungs.flows = true
+	d.probe(5000*kilobit, videos[:1])
+	if screen.padding.Load() == 0 {
+		t.Error("no padding after the second one was closed")
+	}
+	d.probe(0, videos[:1])
+	if screen.padding.Load() != 0 {
+		t.Error("padding after the probe")
+	}
+}

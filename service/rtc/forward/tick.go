@@ -54,6 +54,11 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 			t.senderReports(peer, out, since)
 		}
 	}
+	if p.holds {
+		for _, peer := range t.peers { // what all others are to be sent is known now
+			t.hold(peer, out, since)
+		}
+	}
 	out.Flush()
 	p.counts.add(&t.counts)
 	clear(t.peers)

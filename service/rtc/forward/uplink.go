@@ -30,8 +30,11 @@ type Uplink struct {
 
 	Ext Extensions
 
-	// Repairs are the SSRCs of repair streams (RFC 4588), by that of the stream they repair.
+	// Repairs are the SSRCs of streams by those of the streams that repair them (RFC 4588).
 	Repairs map[uint32]uint32
+
+	// REMB says that the endpoint takes it for a video section.
+	REMB bool
 
 	// NACK says that an audio section agreed on generic NACK; videos always do.
 	NACK bool
