@@ -6,7 +6,7 @@ let told = '{}'; // what others know of our layers
 
 // caption joins items such that a line ends only between them.
 function caption(items) {
-  return items.filter(Boolean).map((item) => item.replaceAll(' ', '\u00a0')).join(' · ');
+  return items.filter(Boolean).map((item) => item.replaceAll(' ', '\u00a0')).join('\u00a0· ');
 }
 
 // kilobits returns the rate since the last caption, or NaN for the first one.
