@@ -20,31 +20,46 @@ const (
 	riseTime = 700 * time.Millisecond
 
 	maxRungs = 12
+
+	// leastTick is the least time that something is measured over, where ticks that are late are
+	// followed by others at once.
+	leastTick = TickInterval / 2
 )
 
 // rungs are the ways in which a video can be sent, from the worst to the best, and what they cost.
 // They belong to Tick.
 type rungs struct {
-	list  []allocate.Rung
-	room  [maxRungs]allocate.Rung
-	flows bool // packets come, and are not dropped
+	measured time.Duration
+	list     []allocate.Rung
+	room     [maxRungs]allocate.Rung
+	flows    bool // packets come, and are not dropped
 }
 
 // measure lists the rungs that there are now.
 func (g *rungs) measure(pub *Publication, now time.Duration) {
+	if now-g.measured < leastTick {
+		return
+	}
+	g.measured = now
 	g.list = g.room[:0]
 	pub.peer.mu.Lock()
 	defer pub.peer.mu.Unlock()
 	alive := false
 	g.flows = false
 	for _, l := range pub.layers {
-		l.meter.roll()
+		l.meter.roll(now)
 		alive = alive || l.alive(now)
 		g.flows = g.flows || l.arrived != 0 && now-l.arrived < layerTimeout
 	}
 	for i, l := range pub.layers {
 		if l.source == nil || alive && !l.alive(now) {
+			if r, ok := pub.peer.hold.rung(i, l, now); ok && len(g.list) < maxRungs {
+				g.list = append(g.list, r)
+			}
 			continue
+		}
+		if now-l.source.arrived < 2*TickInterval { // else the rate is on its way to nothing
+			l.kept = l.meter.rate(maxSpatials-1, maxTemporals-1)
 		}
 		for s := range max(1, l.meter.spatials) {
 			for t := range max(1, l.meter.temporals) {
@@ -87,13 +102,16 @@ func (g *rungs) target(i int) target {
 // startTarget is what a new subscription is sent until the next tick decides.
 func (pub *Publication) startTarget() target { return everything }
 
-// average is a mean over about half a second.
+// average is a mean over about half a second, in bits per second.
 type average float64
 
-func (a *average) add(n float64) { *a += average((n - float64(*a)) / 5) }
+// add adds what was sent in the time since it was called last.
+func (a *average) add(bytes uint64, since time.Duration) {
+	bps := float64(bytes) * 8 / since.Seconds()
+	*a += average((bps - float64(*a)) * min(1, since.Seconds()*2))
+}
 
-// bps returns what bytes per tick are in bits per second.
-func (a average) bps() int { return int(float64(a) * 8 * float64(time.Second/TickInterval)) }
+func (a average) bps() int { return int(a) }
 
 // share is the working memory of tick.allocate.
 type share struct {
@@ -104,6 +122,11 @@ type share struct {
 
 // allocate shares the estimate of a peer's downlink among the videos it is sent.
 func (t *tick) allocate(peer *Peer, d *downlink, now time.Duration) {
+	since := now - d.shared
+	if since < leastTick {
+		return
+	}
+	d.shared = now
 	w := &t.share
 	w.videos, w.demands = w.videos[:0], w.demands[:0]
 	sounds := uint64(0)
@@ -119,8 +142,8 @@ func (t *tick) allocate(peer *Peer, d *downlink, now time.Duration) {
 		sub.metered = octets
 	}
 	sent := d.bytes.Load()
-	d.sending.add(float64(sent - d.metered))
-	d.sounds.add(float64(sounds))
+	d.sending.add(sent-d.metered, since)
+	d.sounds.add(sounds, since)
 	d.metered = sent
 	if len(w.videos) == 0 {
 		return
