@@ -43,6 +43,7 @@ func videoSection() Section {
 		Uplink: forward.Uplink{
 			MID: "2", Codecs: videoFormat,
 			SSRCs:   []uint32{4104660340, 3673522628, 1219626867, 3895314775},
+			REMB:    true,
 			Repairs: map[uint32]uint32{3673522628: 4104660340, 3895314775: 1219626867},
 			RIDs:    []string{"l", "h"},
 			Ext:     forward.Extensions{MID: 1, RID: 2, RepairRID: 3, TWCC: 4},
