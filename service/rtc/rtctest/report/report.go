@@ -13,7 +13,6 @@ import (
 type Result struct {
 	Scenario string  `json:"scenario"`
 	Seconds  float64 `json:"seconds"` // that the link was impaired
-	Stalled  float64 `json:"stalled"` // of these the machine itself stood still
 
 	Frames    int     `json:"frames"`    // of which something came
 	Decodable int     `json:"decodable"` // of these
@@ -30,19 +29,28 @@ type Result struct {
 	Asked    int `json:"asked"`    // packets that the viewer asked the server for again
 	Resent   int `json:"resent"`   // by the server
 	Repaired int `json:"repaired"` // packets that came in the repair stream first
-	Voice    int `json:"voice"`    // packets sent
-	Lost     int `json:"lost"`     // of these
 	Keys     int `json:"keys"`     // keyframes that the viewer asked for
+
+	Voice     int `json:"voice"`     // packets sent
+	Lost      int `json:"lost"`      // of these
+	LateVoice int `json:"lateVoice"` // of these: sent after the first 2 s
+	LateLost  int `json:"lateLost"`
+
+	// After the impairment.
+	AfterFrames    int     `json:"afterFrames"` // from the third second on
+	AfterDecodable int     `json:"afterDecodable"`
+	Recovered      float64 `json:"recovered"` // from when on the best layer was shown without a break
 
 	Timeline []Sample `json:"timeline,omitempty"`
 }
 
 // Sample is one moment of a scenario.
 type Sample struct {
-	At      float64 `json:"at"`      // seconds
+	At      float64 `json:"at"`      // seconds since the beginning of the impairment
 	Layer   int     `json:"layer"`   // shown; -1: none yet
 	Bitrate int     `json:"bitrate"` // of the video in the second before, bit/s
 	Limit   int     `json:"limit"`   // of the link, bit/s; 0: none
+	Age     float64 `json:"age"`     // of the picture that is shown, seconds
 }
 
 // Ratio returns the share of the frames that was decodable.
@@ -120,7 +128,7 @@ func Table(results []Result) string {
 	for _, r := range results {
 		rows = append(rows, []string{
 			r.Scenario, percent(r.Ratio()), fmt.Sprintf("%.1f", r.Pictures), fmt.Sprint(r.Freezes),
-			seconds(r.Frozen), percent(r.Best), event(r.Down, "stays"), up(r),
+			seconds(r.Frozen), percent(r.Best), down(r), up(r),
 			fmt.Sprint(r.Resent), percent(r.VoiceLoss()),
 		})
 	}
@@ -140,16 +148,26 @@ func percent(share float64) string {
 
 func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }
 
-func event(at float64, never string) string {
-	if at < 0 {
-		return never
+// down says when the best layer was left.
+func down(r Result) string {
+	switch {
+	case r.Down < 0:
+		return "stays"
+	case r.Best == 0:
+		return "–" // it was never there
+	default:
+		return seconds(r.Down)
 	}
-	return seconds(at)
 }
 
+// up says when the best layer came back.
 func up(r Result) string {
-	if r.Down < 0 {
+	switch {
+	case r.Down < 0:
 		return "–"
+	case r.Up < 0:
+		return "not"
+	default:
+		return seconds(r.Up)
 	}
-	return event(r.Up, "not")
 }
