@@ -142,6 +142,7 @@ func TestElementsThatNobodyWouldSend(t *testing.T) {
 			up.Ext = Extensions{Dependency: extDD}
 			speaker.peer.SetUplinks([]Uplink{up})
 			viewer.subscribeAs(speaker.publish(PublicationConfig{Source: Camera}), SubscriptionConfig{SSRC: 5, PayloadType: 96, Ext: tt.ext})
+			first := speaker.show(1)[0] // begins without a descriptor, to begin at once
 			p := speaker.nextVideo()
 			p.ExtensionProfile, p.Extensions = profileTwoByte, nil
 			plain, err := p.Marshal()
@@ -154,8 +155,8 @@ func TestElementsThatNobodyWouldSend(t *testing.T) {
 			plain = append(append(plain[:14:14], byte(len(e)>>10), byte(len(e)>>2)), append(e, plain[16:]...)...)
 			speaker.push(speaker.sealBytes(plain))
 			got := viewer.heard()
-			wantPackets(t, got, []*rtp.Packet{p})
-			if n := len(got[0].GetExtension(9)); n != tt.want {
+			wantPackets(t, got, []*rtp.Packet{first, p})
+			if n := len(got[1].GetExtension(9)); n != tt.want {
 				t.Errorf("a descriptor of %d bytes arrived, want %d", n, tt.want)
 			}
 		})

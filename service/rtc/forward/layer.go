@@ -125,7 +125,7 @@ func (l *layer) look(p *packet, c codec.Codec, now time.Duration) {
 	}
 	l.parser.Parse(p.payload(), p.element(kindDependency), &p.desc)
 	p.start = p.desc.Start
-	if !p.desc.Known {
+	if !p.desc.Known && !p.desc.HasFrame {
 		// Frames have timestamps of their own.
 		p.start = p.timestamp != l.frame && p.number == l.given.newest
 	}

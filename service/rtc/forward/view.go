@@ -112,7 +112,7 @@ func (v *view) enters(p *packet, now time.Duration) bool {
 		return true
 	case !p.start || p.desc.Spatial > 0:
 		return false
-	case !p.desc.Known:
+	case !p.desc.Known && !p.desc.HasFrame: // with a descriptor it is known soon
 		return !v.started || waited >= blindAfter
 	default:
 		return v.now.layer < 0 && waited >= startAfter
