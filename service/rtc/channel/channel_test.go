@@ -51,6 +51,12 @@ var golden = []struct {
 		"media-map", "cc09 81 a131 82 a474797065 a5766f696365 a973656e6465725f6964 a27332",
 		channel.Message{Type: channel.MediaMap, Media: map[string]channel.Media{"1": {Type: "voice", SenderID: "s2"}}},
 	},
+	{
+		"media-map-unsupported", "cc09 81 b273637265656e5f73325f6162636465666768 83 a474797065 a673637265656e a973656e6465725f6964 a27332 ab756e737570706f72746564 aa766964656f2f48323634",
+		channel.Message{Type: channel.MediaMap, Media: map[string]channel.Media{
+			"screen_s2_abcdefgh": {Type: "screen", SenderID: "s2", Unsupported: "video/H264"},
+		}},
+	},
 	{"media-map-empty", "cc09 80", channel.Message{Type: channel.MediaMap, Media: map[string]channel.Media{}}},
 }
 

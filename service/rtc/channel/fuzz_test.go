@@ -90,6 +90,8 @@ func reference(t *testing.T, b []byte, m channel.Message) channel.Message {
 					media.Type, err = d.DecodeString()
 				case "sender_id":
 					media.SenderID, err = d.DecodeString()
+				case "unsupported":
+					media.Unsupported, err = d.DecodeString()
 				default:
 					err = d.Skip()
 				}
