@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	sendWindow = 1 << 10 // packets to one peer whose times of sending are kept
+	sendWindow = 1 << 12 // packets to one peer whose times of sending are kept: 0.8 s of padding at maxRate
 	startRate  = 1_500_000
 	minRate    = 100_000
 	maxRate    = 12_000_000
@@ -120,7 +120,7 @@ func (d *downlink) remb(bps int, now time.Duration) {
 }
 
 // maxStatuses is how many packets of one feedback are looked at.
-const maxStatuses = sendWindow
+const maxStatuses = 1 << 10
 
 // feedbackClock extends the reference times of transport-wide feedback.
 type feedbackClock struct {
