@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -213,5 +214,118 @@ func TestTimesOfSendingAfterWeeks(t *testing.T) {
 				t.Errorf("after %d days, looked at %v later, a packet of %v was sent at %v, %v", days, since, at, p.Sent, ok)
 			}
 		}
+	}
+}
+
+// F24: an endpoint with valid keys sends whatever it can think of. A receiver of it and of another
+// one gets all of the other's packets, and what the server remembers stays within bounds.
+func TestHostileSenderCostsNobodyElseAPacket(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	r := newRig(t)
+	r.plane.history = 64
+	hostile, speaker, viewer := r.endpoint(gcm), r.endpoint(gcm), r.endpoint(gcm)
+	hostile.peer.hook = nil
+	up := hostile.repairedUplink()
+	up.SSRCs, up.RIDs = up.SSRCs[:1], []string{"l", "m", "h"}
+	up.Ext.Dependency, up.Ext.Rotation, up.Ext.RepairRID = extDD, 8, extRID+1
+	hostile.peer.SetUplinks([]Uplink{up})
+	bad := hostile.publish(PublicationConfig{Source: Camera, Codec: codec.VP8, RIDs: up.RIDs})
+	cfg := SubscriptionConfig{
+		SSRC: 5, PayloadType: 96, Ext: Extensions{TWCC: 3, MID: 4, Dependency: 5, Rotation: 6}, MID: "12345678", Repair: 6, RepairPayloadType: 97,
+	}
+	viewer.subscribeAs(bad, cfg)
+	good := viewer.subscribe(speaker.publish(PublicationConfig{}))
+	var want, got []*rtp.Packet
+	hear := func() {
+		for _, p := range viewer.heard() {
+			if p.SSRC == good.ssrc {
+				got = append(got, p)
+			}
+		}
+	}
+	extensions := func() (b []byte) {
+		for range random.IntN(6) {
+			v := make([]byte, []int{0, 1, 3, 20, 60, 200}[random.IntN(6)])
+			for i := range v {
+				v[i] = byte(random.Uint32())
+			}
+			id := []byte{extMID, extRID, extRID + 1, extTWCC, extDD, 8, 0, 200}[random.IntN(8)]
+			if id == extRID && random.IntN(2) == 0 {
+				v = []byte{"lmhx"[random.IntN(4)]}
+			}
+			b = append(append(b, id, byte(len(v))), v...)
+		}
+		return append(b, make([]byte, -len(b)&3)...)
+	}
+	const packets = 100_000
+	for i := range packets {
+		b := make([]byte, 12, 1500)
+		b[0], b[1] = 0x80, []byte{vp8, vp8, vp8, rtx, 0, 127}[random.IntN(6)]|byte(random.IntN(2))<<7
+		switch random.IntN(20) {
+		case 0:
+			b[0] |= byte(random.IntN(16)) // CSRCs
+		case 1, 2:
+			b[0] |= 0x20 // padding, as long as it comes
+		}
+		binary.BigEndian.PutUint16(b[2:], uint16(i+random.IntN(500)/499*random.IntN(1<<15)))
+		binary.BigEndian.PutUint32(b[4:], random.Uint32())
+		binary.BigEndian.PutUint32(b[8:], []uint32{random.Uint32(), uint32(random.IntN(40)), up.SSRCs[0], up.SSRCs[0]}[random.IntN(4)])
+		if random.IntN(3) > 0 {
+			e := extensions()
+			b[0] |= 0x10
+			b = binary.BigEndian.AppendUint16(b, []uint16{profileOneByte, profileTwoByte, 0x1234}[random.IntN(3)])
+			b = binary.BigEndian.AppendUint16(b, uint16(len(e)/4))
+			b = append(b, e...)
+		}
+		if n := random.IntN(40); n > 0 && len(b) < 1400 {
+			payload := codectest.VP8(codectest.Frame{Keyframe: n%3 == 0, First: true, Last: true, Picture: uint16(random.Uint32()), Body: make([]byte, n)})
+			b = append(b, payload[:1+random.IntN(len(payload))]...)
+		}
+		if sealed, err := hostile.enc.EncryptRTP(nil, b, nil); err == nil && len(sealed) > 1 && !isRTCP(sealed) {
+			hostile.read.Receive(sealed, hostile.path)
+		}
+		if i%7 == 0 {
+			report := make([]byte, 8+4*random.IntN(40))
+			for k := range report {
+				report[k] = byte(random.Uint32())
+			}
+			report[0], report[1] = 0x80|report[0]&0x3f, []byte{200, 201, 203, 205, 206, 207}[random.IntN(6)]
+			setLength(report)
+			if sealed, err := hostile.enc.EncryptRTCP(nil, report, nil); err == nil {
+				hostile.read.Receive(sealed, hostile.path)
+			}
+		}
+		if i%20 == 0 {
+			hostile.flush()
+			hear()
+			want = append(want, speaker.say(1)...)
+		}
+		if i%100 == 0 {
+			r.tick()
+			hear()
+		}
+	}
+	hostile.flush()
+	hear()
+	wantPackets(t, got, want)
+
+	in := &hostile.peer.in
+	if in.n > maxStreams || len(in.seen) > maxSSRCs || len(in.senders) > maxSSRCs || len(in.bound) != 1 {
+		t.Errorf("%d streams, %d SSRCs, %d senders", in.n, len(in.seen), len(in.senders))
+	}
+	for _, l := range bad.layers {
+		if h := l.history; h != nil && (len(h.packets) != 64 || len(h.chunks) != 64/historyChunk) {
+			t.Errorf("a history of %d packets", len(h.packets))
+		}
+	}
+	reader := r.read.(*reader)
+	if n := cap(reader.packets); n > 1024 {
+		t.Errorf("a reader has room for %d packets", n)
+	}
+	if n := len(viewer.peer.ssrcs); n != 4 {
+		t.Errorf("%d SSRCs to a receiver", n)
+	}
+	if s := r.plane.Stats(); bad.Stats().Packets < packets/100 || s.Drops[DropMalformed] == 0 || s.Drops[DropPadding] == 0 || s.Drops[DropUnknownSSRC] == 0 {
+		t.Errorf("%d packets of the camera, dropped %v: the test is wrong", bad.Stats().Packets, s.Drops)
 	}
 }
