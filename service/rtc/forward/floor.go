@@ -17,6 +17,9 @@ type Floor struct {
 // NewFloor returns one that forwards the n loudest voices.
 func NewFloor(n int) *Floor { return &Floor{floor: speech.NewFloor(n)} }
 
+// usualLevel is that of speech, in -dBov: voices that do not tell theirs are taken to have it.
+const usualLevel = 30
+
 // admit reports whether a packet of pub, of that level (RFC 6464), is forwarded.
 func (f *Floor) admit(pub *Publication, level uint8, now time.Duration) bool {
 	f.mu.Lock()

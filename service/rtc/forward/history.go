@@ -75,9 +75,22 @@ type sendLog struct {
 	entries []sent
 }
 
+// logged returns the log of what was sent, which is made at the first packet.
+func (sub *Subscription) logged() *sendLog {
+	if sub.log == nil {
+		sub.log = &sendLog{entries: make([]sent, sub.peer.plane.history)}
+	}
+	return sub.log
+}
+
 // add notes a packet of n bytes that was sent for the first time.
 func (l *sendLog) add(s *sent, n int) {
 	l.credit = min(resendBurst, l.credit+n)
+	l.note(s)
+}
+
+// note is add for what gives no right to more.
+func (l *sendLog) note(s *sent) {
 	e := &l.entries[int(s.number)%len(l.entries)]
 	*e = *s
 	e.times = 1
@@ -103,6 +116,12 @@ func (sub *Subscription) resend(r *reader, path netio.Path, seq uint16) (n int) 
 	if s == nil || s.times > maxResends {
 		return 0
 	}
+	if s.empty {
+		if l.credit < resendShare*(maxHeader+paddingSize+longestTag) {
+			return 0
+		}
+		return l.paid(s, r.writeEmpty(sub, path, s, false))
+	}
 	if v := sub.view; v != nil && int8(s.layer) != v.now.layer {
 		return 0 // since then there was a keyframe of another layer: it does not need it any more
 	}
@@ -120,6 +139,11 @@ func (sub *Subscription) resend(r *reader, path netio.Path, seq uint16) (n int) 
 		// The same bytes: two packets under one number would share a nonce.
 		n = sub.write(r.out, path, p, s, &r.scratch)
 	}
+	return l.paid(s, n)
+}
+
+// paid notes that n bytes were sent again.
+func (l *sendLog) paid(s *sent, n int) int {
 	l.credit -= resendShare * n
 	s.times++
 	return n

@@ -212,7 +212,11 @@ func (pub *Publication) take(p *packet, st *stream, fresh bool, h *header, now t
 	}
 	pub.packets++
 	pub.latest = now
-	quiet := pub.cfg.Floor != nil && pub.cfg.Source == Voice && !pub.muted && !pub.cfg.Floor.admit(pub, st.level, now)
+	level := st.level
+	if st.section.Ext.AudioLevel == 0 {
+		level = usualLevel
+	}
+	quiet := pub.cfg.Floor != nil && pub.cfg.Source == Voice && !pub.muted && !pub.cfg.Floor.admit(pub, level, now)
 	if p.number, p.timestamp, why = l.take(st, fresh, h, quiet, now); why != numDrops {
 		return why
 	}

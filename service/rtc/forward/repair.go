@@ -71,40 +71,53 @@ func (r *reader) pad(sub *Subscription, path netio.Path, bps int64) {
 
 // writePadding sends one packet of nothing but padding. It returns its length, 0 for none.
 func (r *reader) writePadding(sub *Subscription, path netio.Path) (n int) {
-	s := sent{timestamp: sub.view.timestamp}
-	if sub.repair != 0 {
-		return r.writeNothing(sub, path, &s, true)
+	s := sent{timestamp: sub.view.timestamp, empty: true}
+	if sub.repair == 0 {
+		number, ok := sub.view.numbers.Insert()
+		if !ok {
+			return 0
+		}
+		s.number = uint32(number)
 	}
-	number, ok := sub.view.numbers.Insert()
-	if !ok {
-		return 0
-	}
-	s.number = uint32(number)
-	return r.writeNothing(sub, path, &s, true)
+	return r.sendEmpty(sub, path, &s, true)
 }
 
 // fill sends a packet without payload in the place of p, which is left out though its number was
 // kept free for it.
 func (r *reader) fill(sub *Subscription, path netio.Path, p *packet, number uint64) {
-	s := sent{number: uint32(number), timestamp: p.timestamp + sub.view.shift}
-	if n := r.writeNothing(sub, path, &s, false); n > 0 {
+	s := sent{number: uint32(number), timestamp: p.timestamp + sub.view.shift, empty: true}
+	if n := r.sendEmpty(sub, path, &s, false); n > 0 {
 		r.counts.PacketsOut++
 		r.counts.BytesOut += uint64(n)
 	}
 }
 
-// writeNothing sends a packet without payload, as s says; what only probes the path goes on the
-// repair stream if there is one.
-func (r *reader) writeNothing(sub *Subscription, path netio.Path, s *sent, probe bool) (n int) {
+// sendEmpty sends a packet without payload for the first time, as s says. What only probes the
+// path goes on the repair stream, if there is one; else the receiver may ask for it again, because
+// it cannot know that it misses nothing.
+func (r *reader) sendEmpty(sub *Subscription, path netio.Path, s *sent, probe bool) (n int) {
+	sub.stamp(s, r.now)
+	onRepair := probe && sub.repair != 0
+	if n = r.writeEmpty(sub, path, s, onRepair); n == 0 {
+		return 0
+	}
+	sub.noteSent(s.transport, n, r.now, probe)
+	if !onRepair {
+		sub.logged().note(s)
+	}
+	return n
+}
+
+// writeEmpty encrypts a packet without payload, as s says.
+func (r *reader) writeEmpty(sub *Subscription, path netio.Path, s *sent, onRepair bool) (n int) {
 	if r.padding == nil {
 		r.padding = make([]byte, maxHeader+paddingSize)
 	}
 	b := r.padding
 	b[len(b)-1] = paddingSize
-	sub.stamp(s, r.now)
 	plain := sub.header(b, maxHeader, nil, s, false)
 	plain[0] |= 0x20
-	if probe && sub.repair != 0 {
+	if onRepair {
 		plain[1] = sub.repairType
 		sub.repairHeader(plain, s.timestamp)
 	} else {
@@ -113,9 +126,7 @@ func (r *reader) writeNothing(sub *Subscription, path netio.Path, s *sent, probe
 		binary.BigEndian.PutUint32(plain[4:], s.timestamp)
 		binary.BigEndian.PutUint32(plain[8:], sub.ssrc)
 	}
-	n = sub.encrypt(r.out, path, plain, &r.scratch)
-	sub.noteSent(s.transport, n, r.now, probe)
-	return n
+	return sub.encrypt(r.out, path, plain, &r.scratch)
 }
 
 // maxHeader is room for a header with all that we put into it.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rtcd/service/rtc/allocate"
+	"rtcd/service/rtc/netio"
 )
 
 const (
@@ -121,7 +122,7 @@ type share struct {
 }
 
 // allocate shares the estimate of a peer's downlink among the videos it is sent.
-func (t *tick) allocate(peer *Peer, d *downlink, now time.Duration) {
+func (t *tick) allocate(peer *Peer, d *downlink, out *netio.Batch, now time.Duration) {
 	since := now - d.shared
 	if since < leastTick {
 		return
@@ -169,7 +170,24 @@ func (t *tick) allocate(peer *Peer, d *downlink, now time.Duration) {
 	d.mu.Lock()
 	rate := d.estimator.Probe(now, wanted, d.sending.bps())
 	d.mu.Unlock()
-	d.probe(rate, w.videos)
+	if d.probe(rate, w.videos); d.carrier != nil {
+		t.pad(d.carrier, out, now)
+	}
+}
+
+// pad sends the padding that is due beside a video: its packets carry some along, but may be far
+// apart.
+func (t *tick) pad(sub *Subscription, out *netio.Batch, now time.Duration) {
+	path := sub.peer.path.Load()
+	if path == nil {
+		return
+	}
+	t.writer.out, t.writer.now = out, now
+	sub.pub.fanning.Lock()
+	defer sub.pub.fanning.Unlock()
+	if bps := sub.padding.Load(); bps > 0 && !sub.closed.Load() {
+		t.writer.pad(sub, *path, bps)
+	}
 }
 
 // rank lists what the videos could be sent as, those that matter most first; cameras after the

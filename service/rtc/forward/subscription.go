@@ -190,11 +190,7 @@ func (sub *Subscription) send(r *reader, path netio.Path, p *packet, s *sent) {
 	r.octets += uint64(p.octets())
 	r.counts.BytesOut += uint64(n)
 	sub.noteSent(s.transport, n, r.now, false)
-	if !sub.nack {
-		return
+	if sub.nack {
+		sub.logged().add(s, n)
 	}
-	if sub.log == nil {
-		sub.log = &sendLog{entries: make([]sent, sub.peer.plane.history)}
-	}
-	sub.log.add(s, n)
 }

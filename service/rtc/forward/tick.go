@@ -27,6 +27,7 @@ type tick struct {
 	names  []byte
 	counts counts
 	share  share
+	writer reader // of padding
 }
 
 // Tick does what is due by the clock: RTCP reports about once a second to each peer, transport
@@ -47,7 +48,7 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 	}
 	for _, peer := range t.peers {
 		if d := peer.down.Load(); d != nil {
-			t.allocate(peer, d, since)
+			t.allocate(peer, d, out, since)
 		}
 		if (t.n+peer.phase)%reportTicks == 0 {
 			t.receiverReport(peer, out, since)
@@ -61,6 +62,7 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 	}
 	out.Flush()
 	p.counts.add(&t.counts)
+	p.counts.add(&t.writer.counts)
 	clear(t.peers)
 	clear(t.pubs[:cap(t.pubs)])
 	t.peers = t.peers[:0]

@@ -23,6 +23,7 @@ type sent struct {
 	layer     uint8
 	marker    uint8
 	times     uint8   // that it was sent; 0: there is no such packet
+	empty     bool    // it has no payload
 	sendTime  [3]byte // abs-send-time
 }
 
