@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/pion/ice/v4"
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/transport/v4"
 	"github.com/pion/webrtc/v4"
 
 	"rtcd/service/api/wire"
 	"rtcd/service/rtc/channel"
+	"rtcd/service/rtc/codec"
 )
 
 // EndpointConfig describes an end user.
@@ -48,6 +50,10 @@ type EndpointConfig struct {
 	NoRepair bool
 	// Dependency negotiates the dependency descriptor, for video.
 	Dependency bool
+	// RED makes the endpoint know redundant audio.
+	RED bool
+	// AudioNACK makes the endpoint ask for audio again, and send it again.
+	AudioNACK bool
 	// NumberPackets counts what is sent in the transport-wide extension, as browsers do, so that
 	// the server gives feedback.
 	NumberPackets bool
@@ -92,6 +98,12 @@ type Heard struct {
 	Codec    string
 	last     uint16
 	Numbers  []uint32 // that the sender counted its packets with
+
+	Redundant int    // packets that came as redundant audio (RFC 2198)
+	Timestamp uint32 // of the last packet
+	// What the last sender report said: a time, and the timestamp that it is. Zero before one came.
+	Reported          time.Time
+	ReportedTimestamp uint32
 }
 
 // NewEndpoint makes an end user that is not connected.
@@ -388,6 +400,7 @@ func (e *Endpoint) track(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 		e.watch(remote, receiver)
 		return
 	}
+	e.wg.Go(func() { e.readAudioReports(remote, receiver) })
 	e.wg.Go(func() {
 		first := true
 		for {
@@ -401,36 +414,70 @@ func (e *Endpoint) track(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 	})
 }
 
-func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool) {
+// heardName is under which name a track is heard.
+func heardName(remote *webrtc.TrackRemote) string {
 	parts := strings.Split(remote.ID(), "_")
-	sender := parts[0]
-	if len(parts) == 3 {
-		sender = parts[1]
-		if parts[0] != "voice" {
-			sender += "/" + parts[0]
-		}
+	if len(parts) != 3 {
+		return parts[0]
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	if parts[0] == "voice" {
+		return parts[1]
+	}
+	return parts[1] + "/" + parts[0]
+}
+
+func (e *Endpoint) heardLocked(sender string) *Heard {
 	h := e.heard[sender]
 	if h == nil {
 		h = &Heard{}
 		e.heard[sender] = h
 	}
+	return h
+}
+
+// readAudioReports reads the RTCP of a sound until it ends.
+func (e *Endpoint) readAudioReports(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	name := heardName(remote)
+	for {
+		packets, _, err := receiver.ReadRTCP()
+		if err != nil {
+			return
+		}
+		for _, p := range packets {
+			if sr, ok := p.(*rtcp.SenderReport); ok && sr.SSRC == uint32(remote.SSRC()) {
+				e.mu.Lock()
+				h := e.heardLocked(name)
+				h.Reported, h.ReportedTimestamp = ntpTime(sr.NTPTime), sr.RTPTime
+				e.mu.Unlock()
+			}
+		}
+	}
+}
+
+func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool) {
+	sender := heardName(remote)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.heardLocked(sender)
 	if first {
 		h.TrackIDs = append(h.TrackIDs, remote.ID())
 	} else if p.SequenceNumber != h.last+1 {
 		h.Gaps++
 	}
-	h.last = p.SequenceNumber
+	h.last, h.Timestamp = p.SequenceNumber, p.Timestamp
 	h.Codec = remote.Codec().MimeType
 	h.Packets++
+	payload := p.Payload
+	if strings.EqualFold(remote.Codec().MimeType, mimeRED) {
+		h.Redundant++
+		payload, _ = codec.REDPrimary(payload)
+	}
 	n := uint32(0)
-	if len(p.Payload) >= 4 {
-		n = binary.BigEndian.Uint32(p.Payload)
+	if len(payload) >= 4 {
+		n = binary.BigEndian.Uint32(payload)
 	}
 	h.Numbers = append(h.Numbers, n)
-	if string(p.Payload) != string(Payload(sender, n)) {
+	if string(payload) != string(Payload(sender, n)) {
 		h.Bad++
 	}
 	e.notifyLocked()

@@ -79,6 +79,7 @@ type Direction struct {
 	random *rand.Rand
 	is     Impairment
 	passed Passed
+	tap    func([]byte) // guarded by the link's mu; may be nil
 
 	free    time.Time // when what is queued has left
 	last    time.Time // when the last datagram that keeps its order arrives
@@ -174,6 +175,14 @@ func (d *Direction) Set(i Impairment) {
 	d.is = i
 }
 
+// Tap calls f with each datagram that is delivered from now on, before it is. The bytes are f's until
+// it returns. Calls may come at the same time.
+func (d *Direction) Tap(f func(datagram []byte)) {
+	d.link.mu.Lock()
+	defer d.link.mu.Unlock()
+	d.tap = f
+}
+
 // Passed returns what the direction has done so far.
 func (d *Direction) Passed() Passed {
 	d.link.mu.Lock()
@@ -263,6 +272,12 @@ func (d *Direction) fate(now time.Time, size int) (due time.Time, copies int, he
 
 // deliver hands a datagram over. It was counted as waiting.
 func (l *Link) deliver(g datagram) {
+	l.mu.Lock()
+	tap := g.on.tap
+	l.mu.Unlock()
+	if tap != nil {
+		tap(g.data)
+	}
 	var ok bool
 	if g.on == l.Up {
 		ok = g.conn.transmit(g.data, g.addr)

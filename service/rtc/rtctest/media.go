@@ -46,15 +46,10 @@ func (cfg *EndpointConfig) media() (*webrtc.MediaEngine, *interceptor.Registry, 
 
 // registerCodecs registers pion's default codecs, or those that are asked for.
 func (cfg *EndpointConfig) registerCodecs(m *webrtc.MediaEngine) error {
-	if cfg.Codecs == nil && !cfg.NoRepair {
+	if cfg.Codecs == nil && !cfg.NoRepair && !cfg.RED && !cfg.AudioNACK {
 		return m.RegisterDefaultCodecs()
 	}
-	if err := m.RegisterCodec(webrtc.RTPCodecParameters{
-		RTPCodecCapability: webrtc.RTPCodecCapability{
-			MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1",
-		},
-		PayloadType: 111,
-	}, webrtc.RTPCodecTypeAudio); err != nil {
+	if err := cfg.registerAudio(m); err != nil {
 		return err
 	}
 	feedback := []webrtc.RTCPFeedback{
@@ -91,4 +86,34 @@ func (cfg *EndpointConfig) registerCodecs(m *webrtc.MediaEngine) error {
 		}
 	}
 	return nil
+}
+
+// mimeRED is that of redundant audio (RFC 2198).
+const mimeRED = "audio/red"
+
+// What an endpoint's audio is sent as.
+const (
+	payloadOpus = 111
+	payloadRED  = 63
+)
+
+func (cfg *EndpointConfig) registerAudio(m *webrtc.MediaEngine) error {
+	opus := webrtc.RTPCodecParameters{
+		RTPCodecCapability: webrtc.RTPCodecCapability{
+			MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1",
+		},
+		PayloadType: payloadOpus,
+	}
+	if cfg.AudioNACK {
+		opus.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack"}}
+	}
+	if err := m.RegisterCodec(opus, webrtc.RTPCodecTypeAudio); err != nil || !cfg.RED {
+		return err
+	}
+	return m.RegisterCodec(webrtc.RTPCodecParameters{
+		RTPCodecCapability: webrtc.RTPCodecCapability{
+			MimeType: mimeRED, ClockRate: 48000, Channels: 2, SDPFmtpLine: fmt.Sprintf("%d/%d", payloadOpus, payloadOpus),
+		},
+		PayloadType: payloadRED,
+	}, webrtc.RTPCodecTypeAudio)
 }

@@ -21,12 +21,24 @@ type Source struct {
 	mu      sync.Mutex
 	levelID uint8
 	next    rtp.Header
+	red     bool   // sends redundant audio
+	before  []byte // payload of the packet before; nil: there was none
 }
 
 // AddAudio adds a track of audio under the lock.
 func (e *Endpoint) AddAudio(ctx context.Context, streamID string) (*Source, error) {
+	return e.addAudio(ctx, webrtc.MimeTypeOpus, streamID)
+}
+
+// AddRedundantAudio is AddAudio for audio that is sent twice: each packet has the one before it, too
+// (RFC 2198). The endpoint has to know that.
+func (e *Endpoint) AddRedundantAudio(ctx context.Context, streamID string) (*Source, error) {
+	return e.addAudio(ctx, mimeRED, streamID)
+}
+
+func (e *Endpoint) addAudio(ctx context.Context, mime, streamID string) (*Source, error) {
 	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{
-		MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2,
+		MimeType: mime, ClockRate: 48000, Channels: 2,
 	}, "audio", streamID)
 	if err != nil {
 		return nil, err
@@ -35,7 +47,7 @@ func (e *Endpoint) AddAudio(ctx context.Context, streamID string) (*Source, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{track: track, sender: sender}
+	s := &Source{track: track, sender: sender, red: mime == mimeRED}
 	for _, ext := range sender.GetParameters().HeaderExtensions {
 		if ext.URI == engine.ExtAudioLevel {
 			s.levelID = uint8(ext.ID)
@@ -109,7 +121,22 @@ func (s *Source) Send(sender string, n uint32, level uint8) error {
 			return err
 		}
 	}
-	return s.track.WriteRTP(&rtp.Packet{Header: h, Payload: Payload(sender, n)})
+	payload := Payload(sender, n)
+	if s.red {
+		payload, s.before = redundant(s.before, payload), payload
+	}
+	return s.track.WriteRTP(&rtp.Packet{Header: h, Payload: payload})
+}
+
+// redundant is a payload with the one before it, if there was one, as RFC 2198 has it.
+func redundant(before, payload []byte) []byte {
+	const another = 1 << 31
+	var b []byte
+	if before != nil {
+		b = binary.BigEndian.AppendUint32(b, another|payloadOpus<<24|960<<10|uint32(len(before)))
+	}
+	b = append(b, payloadOpus)
+	return append(append(b, before...), payload...)
 }
 
 // Payload is what a sender's packet number n carries: the number, filler, and a checksum.
