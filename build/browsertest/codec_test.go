@@ -105,3 +105,45 @@ func answered(t *testing.T, tab context.Context, what, codec string) {
 		t.Fatalf("the answer for the %s lacks %s", what, codec)
 	}
 }
+
+// withoutH264 has a page take no H.264, as a browser without that decoder.
+const withoutH264 = `
+	const others = RTCRtpReceiver.getCapabilities('video').codecs.filter((c) => c.mimeType !== 'video/H264');
+	const describe = RTCPeerConnection.prototype.setRemoteDescription;
+	RTCPeerConnection.prototype.setRemoteDescription = async function (d) {
+		await describe.call(this, d);
+		for (const t of this.getTransceivers()) {
+			if (d.type === 'offer' && t.receiver.track.kind === 'video') t.setCodecPreferences(others);
+		}
+	};`
+
+// Bert's browser does not take the codec of Anna's camera: he is told, and sees it when she takes
+// another one.
+func TestCodecThatABrowserDoesNotTake(t *testing.T) {
+	path := chromium(t)
+	d := startDemo(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	bert := open(ctx, t, path, d.link, "Bert", withoutH264)
+	has, err := chromedp.Run(bert, chromedp.Evaluate[bool](`sendableCodecs().includes('H264')`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !has {
+		t.Skip("THIS BROWSER SENDS NO H.264: what one sees that does not take it was NOT tested")
+	}
+	told := `[...document.querySelectorAll('.picture .unsupported')].filter((e) => e.textContent.includes('H264')).length`
+
+	anna := open(ctx, t, path, d.link+"&codec=H264", "Anna", smallerCamera)
+	hears(t, anna, "Anna")
+	do(t, anna, `void huddle.camera(true)`)
+	counts(t, bert, "pictures that Bert is told he cannot see", told, 1)
+
+	clara := open(ctx, t, path, d.link+"&codec=VP8", "Clara", smallerCamera)
+	id := hears(t, clara, "Clara").id("Clara")
+	do(t, clara, `void huddle.camera(true)`)
+	sees(t, bert, "Bert sees Clara", "video", id)
+	counts(t, bert, "pictures that Bert is still told he cannot see", told, 1)
+	do(t, anna, `void huddle.camera(false)`)
+	counts(t, bert, "pictures that Bert is told of after Anna's camera is off", told, 0)
+}

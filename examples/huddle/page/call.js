@@ -260,14 +260,17 @@ class Call {
     return streams;
   }
 
-  // pictures returns the videos that the media map lists and whose track has come. The map and
-  // the offer it belongs to take different ways, so either may be first.
+  // pictures returns the videos that the media map lists and whose track has come, and those that
+  // do not come because this browser takes none of their codecs. The map and the offer it belongs
+  // to take different ways, so either may be first.
   pictures() {
     const list = [];
     for (const [mid, source] of this.mediaMap) {
       const type = source instanceof Map ? source.get('type') : '';
+      if (type !== 'video' && type !== 'screen') continue;
       const track = this.tracks.get(mid);
-      if (track && (type === 'video' || type === 'screen')) list.push({ mid, type, sender: source.get('sender_id'), track });
+      const unsupported = String(source.get('unsupported') || '').replace('video/', '');
+      if (track || unsupported) list.push({ mid, type, sender: source.get('sender_id'), track, unsupported });
     }
     return list;
   }
@@ -277,7 +280,7 @@ class Call {
     const all = await this.pc.getStats();
     const byMid = new Map();
     for (const s of all.values()) if (s.type === 'inbound-rtp' && s.kind === 'video') byMid.set(s.mid, s);
-    return this.pictures().map(({ mid, type, sender }) => {
+    return this.pictures().filter((p) => p.track).map(({ mid, type, sender }) => {
       const s = byMid.get(mid) || {};
       const codec = all.get(s.codecId);
       return {

@@ -171,7 +171,7 @@ function showVideo() {
   showButtons();
 }
 
-function showPicture({ mid, type, sender, track }) {
+function showPicture({ mid, type, sender, track, unsupported }) {
   const place = type === 'screen' ? $('stage') : $('people').querySelector('[data-id="' + CSS.escape(sender) + '"]');
   if (!place) return; // the list of people is not up to date yet
   let box = document.querySelector('.picture[data-mid="' + CSS.escape(mid) + '"]');
@@ -183,7 +183,12 @@ function showPicture({ mid, type, sender, track }) {
     const title = sender === app.id ? 'You share your screen' : name + '’s screen';
     const caption = document.createElement('figcaption');
     if (type === 'screen') caption.append(Object.assign(document.createElement('strong'), { textContent: title }));
-    caption.append(Object.assign(document.createElement('span'), { className: 'numbers' }));
+    if (unsupported) {
+      const text = 'This browser cannot show it: it comes in ' + unsupported + '.';
+      caption.append(Object.assign(document.createElement('span'), { className: 'unsupported', textContent: text }));
+    } else {
+      caption.append(Object.assign(document.createElement('span'), { className: 'numbers' }));
+    }
     if (track) {
       const video = document.createElement('video');
       video.autoplay = video.playsInline = video.muted = true;
