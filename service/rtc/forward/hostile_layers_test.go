@@ -329,3 +329,18 @@ func TestHostileSenderCostsNobodyElseAPacket(t *testing.T) {
 		t.Errorf("%d packets of the camera, dropped %v: the test is wrong", bad.Stats().Packets, s.Drops)
 	}
 }
+
+// A receiver begins with a keyframe although one of its packets is lost: that can be had later.
+func TestBeginningBeforeALoss(t *testing.T) {
+	sh := newShow(t, styles[4], 500)
+	made := sh.picture(sh.streams[0], true)
+	lost := made[3]
+	sh.deliver(append(made[:3:3], made[4:]...)...)
+	sh.deliver(lost)
+	for i, v := range sh.receivers {
+		sh.checkReceiver(sh.name, v)
+		if n := len(v.got); n != len(made) {
+			t.Errorf("receiver %d got %d packets, want %d", i, n, len(made))
+		}
+	}
+}

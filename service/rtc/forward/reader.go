@@ -346,6 +346,9 @@ func (r *reader) brings(run *run, want target) bool {
 // show sends a receiver packet p of a video, unless it is to be left out.
 func (r *reader) show(sub *Subscription, path netio.Path, p *packet, want target) {
 	v := sub.view
+	if l := int8(p.layer); l != v.now.layer && l == want.layer && v.enters(p, r.now) && !r.complete(sub.pub.layers[l].history, p) {
+		return // a beginning that is so late that what follows it is lost
+	}
 	switch v.choose(p, want, r.now) {
 	case forward:
 		var s sent
@@ -368,7 +371,7 @@ func (r *reader) show(sub *Subscription, path netio.Path, p *packet, want target
 // that came before it. Else the keyframe would never be complete.
 func (r *reader) overtaken(sub *Subscription, path netio.Path, p *packet, want target) {
 	h := sub.pub.layers[p.layer].history
-	if h == nil || h.newest <= p.number || h.newest-p.number >= uint64(len(h.packets)) {
+	if h == nil {
 		return
 	}
 	for n := p.number + 1; n <= h.newest; n++ {
@@ -376,6 +379,24 @@ func (r *reader) overtaken(sub *Subscription, path netio.Path, p *packet, want t
 			r.show(sub, path, q, want)
 		}
 	}
+}
+
+// complete reports whether those packets after p that came before it are there, without a gap.
+func (r *reader) complete(h *history, p *packet) bool {
+	if h == nil {
+		return true
+	}
+	late := false // something came before p
+	for n := h.newest; n > p.number; n-- {
+		q := h.find(uint32(n))
+		switch {
+		case late && (q == nil || h.newest-n >= uint64(len(h.packets))/2):
+			return false
+		case !late:
+			late = q != nil && !r.follows(p, q)
+		}
+	}
+	return true
 }
 
 // follows reports whether q is among the packets of the run after p.
