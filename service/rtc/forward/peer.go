@@ -52,15 +52,16 @@ type PeerConfig struct {
 // Peer is one endpoint's transport: a path, the keys, and what is received and sent with them.
 // Its methods are safe for concurrent use.
 type Peer struct {
+	// What each packet to it needs, together.
+	path    atomic.Pointer[netio.Path] // to send to; nil before Attach and after Close
+	down    atomic.Pointer[downlink]   // nil before the first subscription to a video
+	twccOut atomic.Uint32              // last transport-wide sequence number sent
+
 	plane *Plane
 	cname string
 	hook  func(Stream)
 	ssrc  uint32 // of our own feedback to it
 	phase uint64 // which ticks do its reports
-
-	path    atomic.Pointer[netio.Path] // to send to; nil before Attach and after Close
-	twccOut atomic.Uint32              // last transport-wide sequence number sent
-	down    atomic.Pointer[downlink]   // nil before the first subscription to a video
 
 	// Tick's alone.
 	spoke time.Duration // when its voice was on last

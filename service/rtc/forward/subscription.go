@@ -40,36 +40,38 @@ type SubscriptionConfig struct {
 // Subscription is one peer's reception of one publication. Its methods are safe for concurrent
 // use.
 type Subscription struct {
-	pub  *Publication
-	peer *Peer // that receives
+	// What each packet needs, in two cache lines: a sound goes to hundreds.
 
-	// Fixed.
-	ssrc, repair            uint32
-	payloadType, repairType uint8
-	red                     uint8
-	ext                     Extensions
-	passed                  [numKinds]uint8 // ids of what is passed on
-	mid                     string          // that the receiver is told in each packet; "" if it is not
-	nack                    bool
+	peer    *Peer         // that receives
+	context *srtp.Context // its own: contexts are not safe for concurrent use; guarded by pub.fanning
+	view    *view         // of a video, else nil; guarded by pub.fanning
+	log     *sendLog      // nil if nothing is ever sent again, and before the first packet; likewise
+	mid     string        // that the receiver is told in each packet; "" if it is not
 
-	closed  atomic.Bool
-	closing sync.Once
+	ssrc            uint32
+	payloadType     uint8
+	red             uint8
+	nack            bool
+	started         bool // guarded by pub.fanning
+	ext             Extensions
+	passed          [numKinds]uint8 // ids of what is passed on
+	closed          atomic.Bool
+	first           uint64        // number of the first packet sent, of a sound; guarded by pub.fanning
+	packets, octets atomic.Uint64 // sent
+
+	// The rest.
+
+	pub        *Publication
+	repair     uint32
+	repairType uint8
+	repairSeq  uint16 // guarded by pub.fanning
+	scratch    []byte // for what is taken out of redundant audio, or needs more room; likewise
+	closing    sync.Once
 
 	// target is what is to be sent of a video, current what is, both packed.
 	target, current atomic.Uint32
 	clock           atomic.Uint64 // what timestamps of a video mean, see view.clock
 	padding         atomic.Int64  // bits per second that are to be sent beside it
-
-	// Guarded by pub.fanning.
-	started   bool
-	context   *srtp.Context // its own: contexts are not safe for concurrent use
-	first     uint64        // number of the first packet sent, of a sound
-	view      *view         // of a video; else nil
-	log       *sendLog      // nil if nothing is ever sent again, and before the first packet
-	scratch   []byte        // for what is taken out of redundant audio, or needs more room
-	repairSeq uint16
-
-	packets, octets atomic.Uint64 // sent
 
 	// From the receiver's last report.
 	fractionLost atomic.Uint32 // of 256

@@ -101,6 +101,14 @@ func (sub *Subscription) moved(b []byte, head, room int) []byte {
 // before the receiver's needs were known, or with longer elements than expected, is moved to where
 // there is room.
 func (sub *Subscription) header(b []byte, head int, elements []byte, s *sent, framed bool) (plain []byte) {
+	const usual = fixedHeader + twccBlock
+	if len(elements) == 0 && sub.mid == "" && sub.ext.TWCC != 0 && head >= usual { // most sounds
+		plain = b[head-usual:]
+		plain[0] = 0x90
+		binary.BigEndian.PutUint64(plain[fixedHeader:], profileOneByte<<48|1<<32|
+			uint64(sub.ext.TWCC)<<28|1<<24|uint64(s.transport)<<8)
+		return plain
+	}
 	n, count, wide := 0, 0, false
 	if sub.ext.TWCC != 0 {
 		n, count = transportRoom, 1
