@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/sdp/v3"
 
 	"rtcd/service/api/wire"
@@ -324,4 +325,12 @@ func (l *logged) has(parts ...string) bool {
 		}
 	}
 	return false
+}
+
+// asksKeyframe sends a PLI.
+func (g *guest) asksKeyframe(ssrc uint32) {
+	g.room.t.Helper()
+	if err := g.PC().WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: ssrc}}); err != nil {
+		g.room.t.Fatalf("%s: ask for a keyframe: %v", g.name, err)
+	}
 }

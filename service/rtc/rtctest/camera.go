@@ -75,17 +75,20 @@ type Camera struct {
 }
 
 type cameraLayer struct {
-	encoder *encoder
-	track   *webrtc.TrackLocalStaticRTP
-	ssrc    uint32
+	cfg   Layer
+	track *cameraTrack
+	ssrc  atomic.Uint32
 
-	asked atomic.Bool // for a keyframe
-	off   atomic.Bool
+	asked    atomic.Bool // for a keyframe
+	off      atomic.Bool
+	replaced atomic.Pointer[replacement] // that is still to be made
 
 	mu   sync.Mutex
 	sent Sent
 
 	// The sending goroutine's.
+	encoder *encoder
+	as      *replacement // that was made last; nil: none
 	period  time.Duration
 	next    time.Time // of the next picture
 	queue   []coming
@@ -127,7 +130,7 @@ func (e *Endpoint) PublishCamera(ctx context.Context, cfg CameraConfig) (*Camera
 			}
 		}
 		c.layers = append(c.layers, &cameraLayer{
-			encoder: en, track: track, next: epoch,
+			cfg: layer, encoder: en, track: &cameraTrack{TrackLocalStaticRTP: track}, next: epoch,
 			period: time.Second / time.Duration(max(layer.FPS, 1)),
 		})
 	}
@@ -137,7 +140,7 @@ func (e *Endpoint) PublishCamera(ctx context.Context, cfg CameraConfig) (*Camera
 	sendCtx, cancel := context.WithCancel(e.ctx)
 	c.cancel = cancel
 	for i, encoding := range c.sender.GetParameters().Encodings {
-		c.layers[i].ssrc = uint32(encoding.SSRC)
+		c.layers[i].ssrc.Store(uint32(encoding.SSRC))
 		e.wg.Go(func() { c.readReports(c.layers[i]) })
 	}
 	if err := e.offer(ctx, true); err != nil {
@@ -203,7 +206,7 @@ func (c *Camera) Sent(layer int) Sent {
 func (c *Camera) KeyframesAsked(layer int) int { return c.Sent(layer).Asked }
 
 // SSRC is that of a layer.
-func (c *Camera) SSRC(layer int) uint32 { return c.layers[layer].ssrc }
+func (c *Camera) SSRC(layer int) uint32 { return c.layers[layer].ssrc.Load() }
 
 // Enable switches a layer off, or on again with a keyframe, as senders do without negotiation.
 func (c *Camera) Enable(layer int, on bool) {
@@ -257,7 +260,7 @@ func (c *Camera) readReports(l *cameraLayer) {
 			continue
 		}
 		for _, p := range packets {
-			if asksKeyframe(p, l.ssrc) {
+			if asksKeyframe(p, l.ssrc.Load()) {
 				l.mu.Lock()
 				l.sent.Asked++
 				l.mu.Unlock()
@@ -335,6 +338,9 @@ func (l *cameraLayer) step(now time.Time, mid string, ids extensionIDs) time.Tim
 		}
 	}
 	if !l.next.After(now) {
+		if r := l.replaced.Load(); r != nil && len(l.queue) == 0 && l.replaced.CompareAndSwap(r, nil) {
+			l.replace(r)
+		}
 		key := l.asked.Swap(false)
 		picture := l.encoder.next(l.next, key)
 		key = key || l.encoder.picture == 1
@@ -371,14 +377,14 @@ func (l *cameraLayer) step(now time.Time, mid string, ids extensionIDs) time.Tim
 func (l *cameraLayer) write(p *coming, mid string, ids extensionIDs) {
 	h := &p.packet.Header
 	dependency := ids.dependency != 0 && p.dependency != nil
-	identify := l.track.RID() != "" && l.started < identified
+	identify := (l.track.RID() != "" || l.as != nil) && l.started < identified
 	if dependency && len(p.dependency) > 16 {
 		h.Extension, h.ExtensionProfile = true, rtp.ExtensionProfileTwoByte
 	}
 	if identify && ids.mid != 0 {
 		_ = h.SetExtension(ids.mid, []byte(mid))
 	}
-	if identify && ids.rid != 0 {
+	if identify && ids.rid != 0 && l.track.RID() != "" {
 		_ = h.SetExtension(ids.rid, []byte(l.track.RID()))
 	}
 	if dependency {
@@ -389,5 +395,10 @@ func (l *cameraLayer) write(p *coming, mid string, ids extensionIDs) {
 	l.sent.Packets++
 	l.sent.Bytes += len(p.packet.Payload)
 	l.mu.Unlock()
-	_ = l.track.WriteRTP(&p.packet)
+	if l.as == nil {
+		_ = l.track.WriteRTP(&p.packet)
+		return
+	}
+	h.SSRC, h.PayloadType = l.as.ssrc, l.as.payloadType
+	_ = l.track.writeAs(&p.packet)
 }
