@@ -11,8 +11,9 @@ const (
 //
 // Packets to one destination leave in the order of their Commits. Packets that follow each other
 // to the same destination, all of one size but for a shorter last one, go out as one UDP GSO
-// message where the kernel can do that. A packet that cannot be sent is dropped and counted;
-// sending never blocks on Linux.
+// message where the kernel can do that. A packet that cannot be sent is dropped and counted, and a
+// destination to which many cannot is left alone for a while. Sending does not block on Linux,
+// and nowhere for longer than 100 ms.
 type Batch struct {
 	out    sink
 	chunks [][]byte
@@ -102,29 +103,68 @@ type outlet struct {
 	state   *sendState
 
 	// Used within send.
-	waiting []int // by local address
+	waiting []int  // by local address
+	marks   []mark // of the batch's packets
+	marked  bool   // marks are not all zero
 	tx      txCounts
 }
 
 func (o *outlet) send(b *Batch) {
 	tx := &o.tx
 	*tx = txCounts{}
+	o.mark(b)
 	for i := range b.n {
 		to := b.to[i]
 		switch local := int(to.local) - 1; {
 		case to.TCP():
 			o.mux.tcp.send(b.packet(i), to, tx)
-		case local < len(o.sockets):
-			o.waiting[local]++
-		default:
+		case local >= len(o.sockets):
 			tx.drop(DropNoPath, 1)
+		case o.marks[i]&markPaused != 0:
+			tx.drop(DropPaused, 1)
+		default:
+			o.waiting[local]++
 		}
 	}
 	for local, n := range o.waiting {
 		if n > 0 {
 			o.waiting[local] = 0
-			o.sockets[local].sendBatch(b, uint16(local+1), o.state, tx)
+			o.sockets[local].sendBatch(b, uint16(local+1), o)
 		}
 	}
 	o.mux.counters.addTx(tx)
+}
+
+func (o *outlet) mark(b *Batch) {
+	if dests := &o.mux.dests; dests.n.Load() > 0 {
+		dests.mark(b, o.marks, o.mux.now())
+		o.marked = true
+	} else if o.marked {
+		clear(o.marks)
+		o.marked = false
+	}
+}
+
+// due reports whether packet i of b is to be sent from a local address.
+func (o *outlet) due(b *Batch, i int, local uint16) bool {
+	to := &b.to[i]
+	return to.local == local && !to.TCP() && o.marks[i]&markPaused == 0
+}
+
+// sent counts one message.
+func (o *outlet) sent(to *Path, packets, bytes int, marks mark) {
+	o.tx.messages++
+	o.tx.packets += uint64(packets)
+	o.tx.bytes += uint64(bytes)
+	if marks&markFailing != 0 {
+		o.mux.dests.sent(*to)
+	}
+}
+
+// failed counts one message that could not be sent.
+func (o *outlet) failed(to *Path, why Drop, packets int) {
+	o.tx.drop(why, packets)
+	if why.ofDestination() {
+		o.mux.dests.failed(*to, why, packets, o.mux.now())
+	}
 }

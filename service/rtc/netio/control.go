@@ -102,6 +102,7 @@ func (q *controlQueue) close() {
 // net.PacketConn and ice.AddrPortReaderWriter.
 type packetConn struct {
 	mux      *Mux
+	local    int // index of the address
 	queue    *controlQueue
 	socket   socket // for sending
 	addr     *net.UDPAddr
@@ -149,12 +150,21 @@ func (c *packetConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if !to.IsValid() || to.Addr().Is6() != c.v6 {
 		return 0, c.opError("write", fmt.Errorf("address %s does not fit the socket", to))
 	}
-	if err := c.socket.sendTo(b, to); err != nil {
-		reason := sendErrorReason(err)
-		c.mux.counters.drop(reason)
-		if reason != DropSendBuffer {
-			return 0, c.opError("write", fmt.Errorf("to %s: %w", to, err))
+	dests := &c.mux.dests
+	err := c.socket.sendTo(b, to)
+	if err == nil {
+		if dests.n.Load() > 0 {
+			dests.sent(NewPath(c.local, to, false))
 		}
+		return len(b), nil
+	}
+	reason := sendErrorReason(err)
+	c.mux.counters.drop(reason)
+	if reason.ofDestination() {
+		dests.failed(NewPath(c.local, to, false), reason, 1, c.mux.now())
+	}
+	if reason != DropSendBuffer {
+		return 0, c.opError("write", fmt.Errorf("to %s: %w", to, err))
 	}
 	return len(b), nil
 }

@@ -271,12 +271,14 @@ func TestDropsAreLoggedOncePerReason(t *testing.T) {
 func TestReportOncePerInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
-		var c counters
+		m := &Mux{started: time.Now()}
+		m.cfg.Log = slog.New(slog.NewTextHandler(&out, nil))
+		c := &m.counters
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			c.report(ctx, slog.New(slog.NewTextHandler(&out, nil)))
+			m.report(ctx)
 		}()
 		for range 25 * 100 { // 25 s of 100 malformed packets per second
 			c.drop(DropMalformed)

@@ -96,10 +96,10 @@ func TestIPv6(t *testing.T) {
 
 func TestStatsOfSockets(t *testing.T) {
 	m, _ := listenUDP(t, Config{})
-	if s := m.Stats(); s.Sockets != m.cfg.SocketsPerAddr || s.Sockets < 1 {
-		t.Errorf("%d sockets, want %d", s.Sockets, m.cfg.SocketsPerAddr)
-	}
-	if _, ok := m.groups[0].sockets[0].(*portableSocket); !ok {
+	if want := m.cfg.SocketsPerAddr; !isPortable(m) {
+		if s := m.Stats(); s.Sockets != want || s.Sockets < 1 {
+			t.Errorf("%d sockets, want %d", s.Sockets, want)
+		}
 		if s := m.Stats(); s.ReadBufferBytes < 64<<10 || s.WriteBufferBytes < 64<<10 {
 			t.Errorf("buffers of %d and %d bytes", s.ReadBufferBytes, s.WriteBufferBytes)
 		}

@@ -66,7 +66,7 @@ type Config struct {
 	SocketsPerAddr int
 
 	// MaxSegments bounds the packets of one segmented UDP message: they leave back to back.
-	// Default 10; 1 turns segmentation off.
+	// Default 10, at most 64; 1 turns segmentation off.
 	MaxSegments int
 
 	// Net replaces the kernel's network, for tests over a virtual one.
@@ -90,6 +90,7 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	setDefault(&c.MaxSegments, 10)
+	c.MaxSegments = min(c.MaxSegments, maxSegments)
 	setDefault(&c.ControlQueue, 1024)
 	setDefault(&c.SourceRate, 200)
 	setDefault(&c.GlobalRate, 20_000)
@@ -123,6 +124,9 @@ func (noMedia) Known(Path) bool         { return false }
 func (noMedia) Receive([]byte, Path)    {}
 func (noMedia) Flush()                  {}
 
+// maxSegments is what every kernel that knows segmented messages takes.
+const maxSegments = 64
+
 // maxLocals bounds the addresses to listen on, far below what a Path can tell apart.
 const maxLocals = 1024
 
@@ -139,6 +143,7 @@ var (
 type Mux struct {
 	cfg      Config
 	counters counters
+	dests    destinations
 	budget   *budget
 	started  time.Time
 	groups   []*group
@@ -165,8 +170,9 @@ type socket interface {
 	// serve reads until the socket is closed. It gives each datagram to rx.datagram and ends
 	// each batch with rx.flush.
 	serve(rx *receiver)
-	// sendBatch sends the packets of b with the given local number, in their order.
-	sendBatch(b *Batch, local uint16, state *sendState, tx *txCounts)
+	// sendBatch sends the packets of b that are due for the given local number, in their order,
+	// and tells o what became of them.
+	sendBatch(b *Batch, local uint16, o *outlet)
 	// sendTo sends one packet at once.
 	sendTo(b []byte, to netip.AddrPort) error
 	// segments reports whether the socket sends segmented messages.
@@ -222,6 +228,7 @@ func (m *Mux) listenUDP(addr netip.AddrPort) error {
 		sockets: sockets,
 		conn: &packetConn{
 			mux:      m,
+			local:    len(m.groups),
 			queue:    newControlQueue(m.cfg.ControlQueue),
 			socket:   sockets[0],
 			addr:     net.UDPAddrFromAddrPort(bound),
@@ -246,7 +253,7 @@ func (m *Mux) abandon() {
 func (m *Mux) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.stop = cancel
-	m.wg.Go(func() { m.counters.report(ctx, m.cfg.Log) })
+	m.wg.Go(func() { m.report(ctx) })
 	for i, g := range m.groups {
 		for k, s := range g.sockets {
 			out := m.newBatch(batchSlots, k)
@@ -299,6 +306,7 @@ func (m *Mux) newBatch(slots, k int) *Batch {
 		mux:     m,
 		sockets: make([]socket, len(m.groups)),
 		waiting: make([]int, len(m.groups)),
+		marks:   make([]mark, slots),
 		state:   newSendState(slots),
 	}
 	for i, g := range m.groups {
@@ -362,8 +370,13 @@ func (m *Mux) Stats() Stats {
 		}
 	}
 	s.GSO = s.GSO && s.Sockets > 0
+	s.FailingDestinations, s.PausedDestinations, s.UnsegmentedDestinations = m.dests.counts(m.now())
 	return s
 }
+
+// SendFaults returns what went wrong with sending lately, by destination and in no order. A
+// destination is among them for a minute after the latest error; there are at most 4,096.
+func (m *Mux) SendFaults() []SendFault { return m.dests.faults(m.now()) }
 
 // Close closes the sockets and connections and waits for all goroutines of the mux. ICE's muxes
 // are to be closed before: media of TCP connections is read on their goroutines. Batches may

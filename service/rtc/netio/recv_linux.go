@@ -1,3 +1,5 @@
+//go:build !portable
+
 package netio
 
 import (
@@ -44,18 +46,21 @@ func (s *kernelSocket) serve(rx *receiver) {
 		n, errno = s.recv(st)
 		return errno != unix.EAGAIN
 	}
+	failed := false
 	for {
 		if raw.Read(receive) != nil {
 			return // closed
 		}
 		if errno != 0 {
-			// Not of the peers' making: memory, most likely. The next wait comes at once, so
-			// that it must not spin.
-			if !s.pause(10 * time.Millisecond) {
+			// What became of a packet sent, which is told once; or not of the peers' making:
+			// memory, most likely. The next wait comes at once, so that it must not spin.
+			if failed && !s.pause(10*time.Millisecond) {
 				return
 			}
+			failed = true
 			continue
 		}
+		failed = false
 		for i := range n {
 			st.deliver(rx, i)
 		}
@@ -69,16 +74,22 @@ func (s *kernelSocket) recv(st *recvState) (int, syscall.Errno) {
 		st.msgs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
 	}
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd),
-			uintptr(unsafe.Pointer(&st.msgs[0])), recvBatch, unix.MSG_DONTWAIT, 0, 0)
+		n, errno := s.receive(s.fd, &st.msgs[0], recvBatch)
 		switch errno {
 		case 0:
-			return int(n), 0
+			return n, 0
 		case unix.EINTR:
 		default:
 			return 0, errno
 		}
 	}
+}
+
+// rawRecvmmsg is the system call.
+func rawRecvmmsg(fd int, msgs *unix.Mmsghdr, n int) (int, syscall.Errno) {
+	got, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd),
+		uintptr(unsafe.Pointer(msgs)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+	return int(got), errno
 }
 
 func (st *recvState) deliver(rx *receiver, i int) {

@@ -3,6 +3,7 @@ package netio
 import (
 	"errors"
 	"net"
+	"os"
 	"syscall"
 )
 
@@ -15,6 +16,8 @@ func sendErrorReason(err error) Drop {
 	switch {
 	case errors.Is(err, net.ErrClosed):
 		return DropNoPath
+	case errors.Is(err, os.ErrDeadlineExceeded): // no room in time
+		return DropSendBuffer
 	case !errors.As(err, &errno):
 		return DropSendError
 	}

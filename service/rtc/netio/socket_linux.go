@@ -1,3 +1,5 @@
+//go:build !portable
+
 package netio
 
 import (
@@ -7,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -23,11 +24,12 @@ type kernelSocket struct {
 	v6          bool
 	poll        *os.File // the epoll instance
 	maxSegments int
-	noGSO       atomic.Bool // segmented messages do not work, for all destinations
-	read, write int         // buffer sizes granted
+	gso         gsoState
+	read, write int // buffer sizes granted
 
-	// send is rawSendmmsg; tests put a kernel with other faults in its place.
-	send func(fd int, msgs *unix.Mmsghdr, n int) (int, syscall.Errno)
+	// send and receive are rawSendmmsg and rawRecvmmsg; tests put a kernel with other faults in
+	// their place.
+	send, receive func(fd int, msgs *unix.Mmsghdr, n int) (int, syscall.Errno)
 
 	// Held shared for the length of a sending call, so that the number of a closed socket is
 	// never used. That is the one lock here that is held over a system call.
@@ -65,7 +67,7 @@ func openSocket(addr netip.AddrPort, join, shared bool, maxSegments int) (*kerne
 	if err != nil {
 		return nil, netip.AddrPort{}, os.NewSyscallError("socket", err)
 	}
-	s := &kernelSocket{fd: fd, v6: family == unix.AF_INET6, maxSegments: maxSegments, send: rawSendmmsg}
+	s := &kernelSocket{fd: fd, v6: family == unix.AF_INET6, maxSegments: maxSegments, send: rawSendmmsg, receive: rawRecvmmsg}
 	bound, err := s.bind(addr, join, shared)
 	if err == nil {
 		err = s.openPoll()
@@ -77,7 +79,7 @@ func openSocket(addr netip.AddrPort, join, shared bool, maxSegments int) (*kerne
 	s.read = growBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	s.write = growBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
 	if _, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT); err != nil || maxSegments < 2 {
-		s.noGSO.Store(true)
+		s.gso.off.Store(never)
 	}
 	return s, bound, nil
 }
@@ -158,7 +160,7 @@ func growBuffer(fd, force, plain int) int {
 	return got / 2
 }
 
-func (s *kernelSocket) segments() bool { return !s.noGSO.Load() }
+func (s *kernelSocket) segments() bool { return s.gso.off.Load() == 0 }
 
 func (s *kernelSocket) buffers() (read, write int) { return s.read, s.write }
 

@@ -1,3 +1,5 @@
+//go:build !portable
+
 package netio
 
 import (
@@ -14,107 +16,190 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// kernelSockets returns the sockets of the first address.
+func kernelSockets(m *Mux) []*kernelSocket {
+	var all []*kernelSocket
+	for _, s := range m.groups[0].sockets {
+		all = append(all, s.(*kernelSocket))
+	}
+	return all
+}
+
+// faults makes the kernel refuse messages: errno returns the error for a message, 0 to send it.
+// It is called again each time the message is offered, from any goroutine that sends.
+func faults(m *Mux, errno func(msg *unix.Mmsghdr) syscall.Errno) {
+	for _, s := range kernelSockets(m) {
+		s.send = func(fd int, msgs *unix.Mmsghdr, n int) (int, syscall.Errno) {
+			all := unsafe.Slice(msgs, n)
+			for i := range all {
+				switch e := errno(&all[i]); {
+				case e == 0:
+				case i == 0:
+					return -1, e
+				default: // the kernel tells only if it is the first
+					return rawSendmmsg(fd, msgs, i)
+				}
+			}
+			return rawSendmmsg(fd, msgs, n)
+		}
+	}
+}
+
+// addressee returns where a message goes.
+func addressee(msg *unix.Mmsghdr) netip.AddrPort {
+	addr, port, _ := getName((*unix.RawSockaddrInet6)(unsafe.Pointer(msg.Hdr.Name)))
+	return netip.AddrPortFrom(netip.AddrFrom16(addr).Unmap(), port)
+}
+
+// sendRuns sends runs of four packets to each peer and checks that all arrive.
+func sendRuns(t *testing.T, m *Mux, b *Batch, peers ...*net.UDPConn) {
+	t.Helper()
+	const run = 4
+	for _, c := range peers {
+		for i := range run {
+			commit(b, string(rtp(i, 100)), mustPath(t, m, addrOf(c)))
+		}
+	}
+	b.Flush()
+	for _, c := range peers {
+		for i, got := range readAll(t, c, run) {
+			if got != string(rtp(i, 100)) {
+				t.Fatalf("packet %d differs", i)
+			}
+		}
+	}
+}
+
+// A real kernel refuses a socket without checksums segmented messages, in the middle of what we
+// send. Nothing is lost, and after a few destinations the socket tries no more.
 func TestRefusedSegmentsAreSentApart(t *testing.T) {
-	m, _ := listenUDP(t, Config{MaxSegments: 200})
+	m, _ := listenUDP(t, Config{SocketsPerAddr: 1})
 	if !m.Stats().GSO {
 		t.Skip("no UDP segmentation here")
 	}
-	c := peer(t)
-	to := mustPath(t, m, addrOf(c))
+	s := kernelSockets(m)[0]
 	b := m.NewBatch()
-	var want []string
-	for range 2 {
-		for i := range 150 { // more than the 128 segments the kernel takes
-			want = append(want, string(rtp(i, 20)))
-			commit(b, want[len(want)-1], to)
-		}
-		b.Flush()
+	peers := make([]*net.UDPConn, 10)
+	for i := range peers {
+		peers[i] = peer(t)
 	}
-	if got := readAll(t, c, len(want)); strings.Join(got, "") != strings.Join(want, "") {
-		t.Error("not what was sent")
+	sendRuns(t, m, b, peers...)
+	if s := m.Stats(); s.TxMessages != uint64(len(peers)) || s.GSOFallbacks != 0 {
+		t.Fatalf("%d messages, %d fallbacks", s.TxMessages, s.GSOFallbacks)
 	}
-	s := m.Stats()
-	if s.GSOFallbacks != 1 || s.GSO || s.TxPackets != 300 || s.Drops != (Drops{}) {
-		t.Errorf("fallbacks %d, GSO %v, sent %d, drops %v", s.GSOFallbacks, s.GSO, s.TxPackets, s.Drops)
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
+		t.Fatal(err)
 	}
-}
-
-// faults makes the kernel refuse messages: errno returns the error for the i-th message ever
-// offered (counted again each time it is offered), 0 to send it.
-func faults(m *Mux, errno func(i int, msg *unix.Mmsghdr) syscall.Errno) {
-	s := m.groups[0].sockets[0].(*kernelSocket)
-	offered := 0
-	s.send = func(fd int, msgs *unix.Mmsghdr, n int) (int, syscall.Errno) {
-		for i, msg := range unsafe.Slice(msgs, n) {
-			e := errno(offered, &msg)
-			offered++
-			if e == 0 {
-				_, e = rawSendmmsg(fd, &msg, 1)
-			}
-			if e != 0 {
-				offered-- // the kernel tells only if it is the first; then it is offered again
-				if i > 0 {
-					return i, 0
-				}
-				offered++
-				return -1, e
-			}
-		}
-		return n, 0
+	for range 3 {
+		sendRuns(t, m, b, peers...)
+	}
+	got := m.Stats()
+	// Messages that were built before the socket gave up are refused each by itself.
+	if got.GSO || got.GSOFallbacks != uint64(len(peers)) || got.UnsegmentedDestinations != len(peers) {
+		t.Errorf("GSO %v, fallbacks %d, %d destinations without", got.GSO, got.GSOFallbacks, got.UnsegmentedDestinations)
+	}
+	if want := uint64(4 * 4 * len(peers)); got.TxPackets != want || got.Drops != (Drops{}) || got.FailingDestinations != 0 {
+		t.Errorf("sent %d, want %d; drops %v, %d failing", got.TxPackets, want, got.Drops, got.FailingDestinations)
 	}
 }
 
-// Each way in which the kernel can refuse a segmented message, and what is given up for it.
+// Each way in which the kernel can refuse a segmented message to one destination costs it alone
+// segmentation, and nobody a packet.
 func TestSegmentsAreGivenUp(t *testing.T) {
-	for _, c := range []struct {
-		errno     syscall.Errno
-		fallbacks uint64
-		segments  bool
-	}{
-		{unix.EIO, 1, false},        // for the socket
-		{unix.EINVAL, 1, false},     // likewise
-		{unix.EMSGSIZE, 1, true},    // for the path alone
-		{unix.ENETUNREACH, 0, true}, // not the segments' fault
-	} {
-		t.Run(c.errno.Error(), func(t *testing.T) {
-			m, _ := listenUDP(t, Config{SocketsPerAddr: 1})
-			narrow := peer(t)
-			faults(m, func(_ int, msg *unix.Mmsghdr) syscall.Errno {
-				var port uint16
-				_, port, _ = getName((*unix.RawSockaddrInet6)(unsafe.Pointer(msg.Hdr.Name)))
-				if msg.Hdr.Iovlen > 1 && port == addrOf(narrow).Port() {
-					return c.errno
+	for _, errno := range []syscall.Errno{unix.EIO, unix.EINVAL, unix.EMSGSIZE} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			m, _ := listenUDP(t, Config{})
+			narrow, other := peer(t), peer(t)
+			faults(m, func(msg *unix.Mmsghdr) syscall.Errno {
+				if msg.Hdr.Iovlen > 1 && addressee(msg) == addrOf(narrow) {
+					return errno
 				}
 				return 0
 			})
-			other := peer(t)
-			b := m.NewBatch()
-			const rounds, run = 3, 4
-			for range rounds {
-				for i := range run {
-					commit(b, string(rtp(i, 100)), mustPath(t, m, addrOf(narrow)))
-				}
-				for i := range run {
-					commit(b, string(rtp(i, 100)), mustPath(t, m, addrOf(other)))
-				}
-				b.Flush()
+			b, second := m.NewBatch(), m.NewBatch() // on another socket, if there are several
+			for range 3 {
+				sendRuns(t, m, b, narrow, other)
+				sendRuns(t, m, second, narrow, other)
 			}
-			readAll(t, other, rounds*run)
 			s := m.Stats()
-			if s.GSOFallbacks != c.fallbacks || s.GSO != c.segments {
-				t.Errorf("fallbacks %d, want %d; segments %v, want %v", s.GSOFallbacks, c.fallbacks, s.GSO, c.segments)
+			if s.GSOFallbacks != 1 || !s.GSO || s.UnsegmentedDestinations != 1 || s.Drops != (Drops{}) {
+				t.Errorf("fallbacks %d, GSO %v, %d destinations without, drops %v",
+					s.GSOFallbacks, s.GSO, s.UnsegmentedDestinations, s.Drops)
 			}
-			if c.fallbacks == 0 {
-				if s.Drops[DropUnreachable] != rounds*run {
-					t.Errorf("drops %v", s.Drops)
-				}
-				return
+			if s.TxMessages != 6*4+6 {
+				t.Errorf("%d messages", s.TxMessages)
 			}
-			readAll(t, narrow, rounds*run)
-			if s.TxPackets != 2*rounds*run || s.Drops != (Drops{}) {
-				t.Errorf("sent %d, drops %v", s.TxPackets, s.Drops)
+			if f := m.SendFaults(); len(f) != 1 || !f[0].Unsegment || f[0].Packets != 0 || f[0].To != mustPath(t, m, addrOf(narrow)) {
+				t.Errorf("faults %+v", f)
 			}
 		})
+	}
+}
+
+// What is wrong with the destination is not held against segmentation.
+func TestUnreachableRunIsNoFallback(t *testing.T) {
+	m, _ := listenUDP(t, Config{SocketsPerAddr: 1})
+	bad, other := peer(t), peer(t)
+	faults(m, func(msg *unix.Mmsghdr) syscall.Errno {
+		if addressee(msg) == addrOf(bad) {
+			return unix.ENETUNREACH
+		}
+		return 0
+	})
+	b := m.NewBatch()
+	for i := range 4 {
+		commit(b, string(rtp(i, 100)), mustPath(t, m, addrOf(bad)))
+	}
+	sendRuns(t, m, b, other)
+	if s := m.Stats(); s.GSOFallbacks != 0 || !s.GSO || s.Drops != (Drops{DropUnreachable: 4}) || s.FailingDestinations != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestGSOComesBack(t *testing.T) {
+	var g gsoState
+	now := time.Second
+	clock := func() time.Duration { return now }
+	refuse := func(n int) {
+		for range n {
+			g.refused(now)
+		}
+	}
+	refuse(maxRefusals - 1)
+	if !g.on(clock) {
+		t.Error("off too soon")
+	}
+	g.took()
+	refuse(maxRefusals - 1)
+	if !g.on(clock) {
+		t.Error("refusals are not in a row")
+	}
+	refuse(3)
+	for _, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+		if g.on(clock) {
+			t.Error("on after refusals")
+		}
+		now += pause*time.Minute - 1
+		if g.on(clock) {
+			t.Errorf("on before %d minutes", pause)
+		}
+		if now++; !g.on(clock) {
+			t.Errorf("off after %d minutes", pause)
+		}
+		refuse(2)
+	}
+	now += time.Hour
+	g.took()
+	if !g.on(clock) || g.off.Load() != 0 {
+		t.Error("not on again")
+	}
+	refuse(maxRefusals)
+	if now += time.Minute; !g.on(clock) {
+		t.Error("the pause did not begin anew")
+	}
+	g.off.Store(never)
+	if now += 1000 * time.Hour; g.on(clock) {
+		t.Error("on where there is none")
 	}
 }
 
@@ -123,11 +208,13 @@ func TestSegmentsAreGivenUp(t *testing.T) {
 func TestFullSendBufferDrops(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.EAGAIN, unix.ENOBUFS} {
 		m, _ := listenUDP(t, Config{SocketsPerAddr: 1, MaxSegments: 1})
-		faults(m, func(i int, _ *unix.Mmsghdr) syscall.Errno {
-			switch i {
-			case 0, 5:
+		offered := 0
+		faults(m, func(*unix.Mmsghdr) syscall.Errno {
+			defer func() { offered++ }()
+			switch offered {
+			case 0, 5, 6: // the second time as the first of a call
 				return unix.EINTR
-			case 10:
+			case 11, 12:
 				return errno
 			}
 			return 0

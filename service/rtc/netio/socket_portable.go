@@ -16,7 +16,11 @@ type portableSocket struct {
 	fast    addrPortConn // conn, if it can do without allocations
 	closing chan struct{}
 	closed  atomic.Bool
+	renew   atomic.Int64 // when the write deadline is to be moved, in Unix nanoseconds
 }
+
+// writePatience bounds how long a write waits for room.
+const writePatience = 100 * time.Millisecond
 
 // addrPortConn is what *net.UDPConn offers beyond net.PacketConn.
 type addrPortConn interface {
@@ -88,24 +92,34 @@ func (s *portableSocket) read(buf []byte) (int, netip.AddrPort, error) {
 	return n, addr.AddrPort(), nil
 }
 
-func (s *portableSocket) sendBatch(b *Batch, local uint16, _ *sendState, tx *txCounts) {
+func (s *portableSocket) sendBatch(b *Batch, local uint16, o *outlet) {
+	full := false
 	for i := range b.n {
-		to := b.to[i]
-		if to.local != local || to.TCP() {
+		if !o.due(b, i, local) {
 			continue
 		}
-		packet := b.packet(i)
+		if full {
+			o.tx.drop(DropSendBuffer, 1)
+			continue
+		}
+		to, packet := &b.to[i], b.packet(i)
 		if err := s.sendTo(packet, to.Remote()); err != nil {
-			tx.drop(sendErrorReason(err), 1)
+			why := sendErrorReason(err)
+			o.failed(to, why, 1)
+			full = why == DropSendBuffer
 			continue
 		}
-		tx.packets++
-		tx.messages++
-		tx.bytes += uint64(len(packet))
+		o.sent(to, 1, len(packet), o.marks[i])
 	}
 }
 
+// sendTo sends one packet. Packet connections wait for room in the socket buffer; that is bounded
+// here, as there is no way to ask for none.
 func (s *portableSocket) sendTo(b []byte, to netip.AddrPort) error {
+	if now := time.Now(); now.UnixNano() > s.renew.Load() {
+		s.renew.Store(now.Add(writePatience / 5).UnixNano())
+		_ = s.conn.SetWriteDeadline(now.Add(writePatience)) // refusal is tolerated
+	}
 	var err error
 	if s.fast != nil {
 		_, err = s.fast.WriteToUDPAddrPort(b, to)

@@ -24,6 +24,7 @@ const (
 	DropForbidden                // sent: firewall or prohibiting route
 	DropTooLarge                 // sent: larger than the route allows
 	DropSendError                // sent: any other error
+	DropPaused                   // sent: not tried, what went to the same destination before failed
 	DropNoPath                   // sent: TCP connection gone, socket closed, or no such local address
 	DropStreamQueue              // sent: TCP connection's queue full
 	DropConnLimit                // TCP connection refused: too many in all
@@ -38,7 +39,7 @@ const (
 var dropNames = [numDrops]string{
 	"malformed", "truncated", "unknown media", "plaintext alert", "source budget",
 	"global budget", "control queue", "send buffer", "unreachable", "forbidden", "too large",
-	"send error", "no path", "stream queue", "connection limit", "connections per source",
+	"send error", "paused", "no path", "stream queue", "connection limit", "connections per source",
 	"first frame", "frame size", "idle", "stalled",
 }
 
@@ -59,6 +60,10 @@ type Stats struct {
 	ReadBufferBytes  int  // the smallest receive buffer the kernel granted; 0 if unknown
 	WriteBufferBytes int  // likewise for sending
 	GSO              bool // every UDP socket still sends segmented messages
+
+	// Destinations to which the latest message failed, of those the ones that are left alone
+	// for now, and those that get no segmented messages for now; of up to 4,096 that had errors.
+	FailingDestinations, PausedDestinations, UnsegmentedDestinations int
 
 	RxPackets, RxBytes    uint64 // received by UDP and TCP
 	RxMedia, RxControl    uint64 // of those, handed to the data plane and to ICE
@@ -152,8 +157,10 @@ func (c *counters) snapshotDrops() Drops {
 // reportInterval is the least time between two log lines with one reason.
 const reportInterval = 10 * time.Second
 
-// report logs what was dropped, one line for each reason and interval, until ctx ends.
-func (c *counters) report(ctx context.Context, log *slog.Logger) {
+// report logs what was dropped, one line for each reason and interval, until ctx ends, and
+// forgets destinations that do well.
+func (m *Mux) report(ctx context.Context) {
+	c, log := &m.counters, m.cfg.Log
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	var last Drops
@@ -169,6 +176,7 @@ func (c *counters) report(ctx context.Context, log *slog.Logger) {
 					slog.Uint64("count", n-lastFallbacks), slog.Uint64("total", n))
 				lastFallbacks = n
 			}
+			m.dests.forget(m.now())
 		case <-ctx.Done():
 			return
 		}
