@@ -66,7 +66,7 @@ type Totals struct {
 	Foreign    atomic.Uint64 // payloads of another room, of the receiver itself, or of another run
 	Frames     atomic.Uint64 // pictures that could be shown
 	Freezes    atomic.Uint64
-	Frozen     atomic.Int64 // ns, of all freezes
+	Frozen     atomic.Int64  // ns, of all freezes
 	Asked      atomic.Uint64 // keyframes
 
 	VoiceDelay stats.Histogram // from sending to reception

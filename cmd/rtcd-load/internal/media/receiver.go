@@ -187,8 +187,8 @@ const (
 type display struct {
 	begun   bool
 	layer   int
-	at      time.Duration // of the last picture
-	asked   time.Duration // for a keyframe, the last time; 0: never
+	at      time.Duration         // of the last picture
+	asked   time.Duration         // for a keyframe, the last time; 0: never
 	usual   [recent]time.Duration // between pictures
 	pos, n  int
 	sum     time.Duration
