@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package endpoint has the end users of the benchmark, which is made for Linux only.
+package endpoint
