@@ -92,42 +92,41 @@ func (d *destination) mark(now time.Duration) (m mark) {
 
 // failed notes that one message of so many packets could not be sent.
 func (d *destinations) failed(to Path, why Drop, packets int, now time.Duration) {
-	d.change(to, func(known *destination) {
-		known.errors += uint64(packets)
-		known.last, known.at = why, now
-		known.failures++
-		if known.failures >= failuresInRow && now >= known.until {
-			known.pause = min(max(firstPause, 2*known.pause), longestPause)
-			known.until = now + known.pause
-		}
-	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := d.known[to]
+	known.errors += uint64(packets)
+	known.last, known.at = why, now
+	known.failures++
+	if known.failures >= failuresInRow && now >= known.until {
+		known.pause = min(max(firstPause, 2*known.pause), longestPause)
+		known.until = now + known.pause
+	}
+	d.keepLocked(to, known)
 }
 
 // refusedSegments notes that packets went out one by one that did not as one message.
 func (d *destinations) refusedSegments(to Path, now time.Duration) {
-	d.change(to, func(known *destination) {
-		known.at = max(known.at, now)
-		known.whole = now + wholeFor
-	})
-}
-
-func (d *destinations) change(to Path, f func(*destination)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	known, ok := d.known[to]
-	f(&known)
-	if !ok {
-		if d.known == nil {
-			d.known = make(map[Path]destination)
+	known := d.known[to]
+	known.at, known.whole = now, now+wholeFor
+	d.keepLocked(to, known)
+}
+
+func (d *destinations) keepLocked(to Path, known destination) {
+	if d.known == nil {
+		d.known = make(map[Path]destination)
+	}
+	d.known[to] = known
+	for other := range d.known {
+		if len(d.known) <= maxDestinations {
+			break
 		}
-		for other := range d.known {
-			if len(d.known) < maxDestinations {
-				break
-			}
+		if other != to {
 			delete(d.known, other)
 		}
 	}
-	d.known[to] = known
 	d.n.Store(int32(len(d.known)))
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -19,8 +20,8 @@ type portableSocket struct {
 	renew   atomic.Int64 // when the write deadline is to be moved, in Unix nanoseconds
 }
 
-// writePatience bounds how long a write waits for room.
-const writePatience = 100 * time.Millisecond
+// writePatience bounds how long a write waits for room, twice in a row at most.
+const writePatience = 50 * time.Millisecond
 
 // addrPortConn is what *net.UDPConn offers beyond net.PacketConn.
 type addrPortConn interface {
@@ -116,10 +117,25 @@ func (s *portableSocket) sendBatch(b *Batch, local uint16, o *outlet) {
 // sendTo sends one packet. Packet connections wait for room in the socket buffer; that is bounded
 // here, as there is no way to ask for none.
 func (s *portableSocket) sendTo(b []byte, to netip.AddrPort) error {
-	if now := time.Now(); now.UnixNano() > s.renew.Load() {
-		s.renew.Store(now.Add(writePatience / 5).UnixNano())
-		_ = s.conn.SetWriteDeadline(now.Add(writePatience)) // refusal is tolerated
+	now := time.Now()
+	if now.UnixNano() > s.renew.Load() {
+		s.renewDeadline(now)
 	}
+	err := s.write(b, to)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// Perhaps it had passed before we came to write.
+		s.renewDeadline(time.Now())
+		err = s.write(b, to)
+	}
+	return err
+}
+
+func (s *portableSocket) renewDeadline(now time.Time) {
+	s.renew.Store(now.Add(writePatience / 2).UnixNano())
+	_ = s.conn.SetWriteDeadline(now.Add(writePatience)) // refusal is tolerated
+}
+
+func (s *portableSocket) write(b []byte, to netip.AddrPort) error {
 	var err error
 	if s.fast != nil {
 		_, err = s.fast.WriteToUDPAddrPort(b, to)
