@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,13 +22,56 @@ type event struct {
 	Elapsed float64
 }
 
+// alone are the packages that are tested when no others are: browsers that encode and decode video
+// take all the processors there are, and times of other tests would run out.
+const alone = "rtcd/build/browsertest"
+
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	if len(args) == 0 {
-		args = []string{"./..."}
-	}
 	start := time.Now()
+	phases := [][]string{args}
+	if len(args) == 0 {
+		others, err := packages()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "testall:", err)
+			return 1
+		}
+		phases = [][]string{others, {alone}}
+	}
+	t := tally{output: make(map[string][]string)}
+	for _, args := range phases {
+		t.test(args)
+	}
+	for _, s := range t.skipped {
+		fmt.Println("SKIPPED ", s)
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", t.passed, t.failed, len(t.skipped))
+	fmt.Printf("in %s\n", time.Since(start).Round(time.Second))
+	if t.failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+// packages lists all but those that are tested alone.
+func packages() ([]string, error) {
+	out, err := exec.Command("go", "list", "./...").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	return slices.DeleteFunc(strings.Fields(string(out)), func(p string) bool { return p == alone }), nil
+}
+
+// tally is what all tests came to.
+type tally struct {
+	passed, failed int
+	skipped        []string
+	output         map[string][]string // by package and test
+}
+
+// test runs go test on what args name.
+func (t *tally) test(args []string) {
 	cmd := exec.Command("go", append([]string{
 		"test", "-json", "-race", "-shuffle=on", "-timeout=20m",
 	}, args...)...)
@@ -37,12 +81,11 @@ func run(args []string) int {
 		err = cmd.Start()
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "testall:", err)
-		return 1
+		fmt.Println("go test:", err)
+		t.failed++
+		return
 	}
-	var passed, failed int
-	var skipped []string
-	output := make(map[string][]string) // by package and test
+	before := t.failed
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -51,48 +94,43 @@ func run(args []string) int {
 			fmt.Println(lines.Text()) // a build failure, for instance
 			continue
 		}
-		id := e.Package + " " + e.Test
-		switch e.Action {
-		case "output", "build-output":
-			output[id] = append(output[id], e.Output)
-			continue
-		case "build-fail":
-			fmt.Print(strings.Join(output[id], ""))
-			continue
-		case "pass", "skip", "fail":
-		default:
-			continue
-		}
-		switch {
-		case e.Test == "" && e.Action == "pass":
-			fmt.Printf("ok    %-40s %6.1fs\n", e.Package, e.Elapsed)
-		case e.Test == "" && e.Action == "fail":
-			fmt.Printf("FAIL  %s\n%s", e.Package, strings.Join(output[id], ""))
-		case e.Test == "":
-		case e.Action == "pass":
-			passed++
-		case e.Action == "skip":
-			skipped = append(skipped, e.Package+"."+e.Test+": "+reason(output[id]))
-		case e.Action == "fail":
-			failed++
-			fmt.Printf("FAIL  %s.%s\n%s", e.Package, e.Test, strings.Join(output[id], ""))
-		}
-		delete(output, id)
+		t.take(e)
 	}
-	err = cmd.Wait()
-	for _, s := range skipped {
-		fmt.Println("SKIPPED ", s)
-	}
-	if err != nil && failed == 0 {
-		failed = 1
+	if err := cmd.Wait(); err != nil && t.failed == before {
+		t.failed++
 		fmt.Println("go test:", err)
 	}
-	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, len(skipped))
-	fmt.Printf("in %s\n", time.Since(start).Round(time.Second))
-	if failed > 0 {
-		return 1
+}
+
+// take counts an event, and prints what is to be seen.
+func (t *tally) take(e event) {
+	id := e.Package + " " + e.Test
+	switch e.Action {
+	case "output", "build-output":
+		t.output[id] = append(t.output[id], e.Output)
+		return
+	case "build-fail":
+		fmt.Print(strings.Join(t.output[id], ""))
+		return
+	case "pass", "skip", "fail":
+	default:
+		return
 	}
-	return 0
+	switch {
+	case e.Test == "" && e.Action == "pass":
+		fmt.Printf("ok    %-40s %6.1fs\n", e.Package, e.Elapsed)
+	case e.Test == "" && e.Action == "fail":
+		fmt.Printf("FAIL  %s\n%s", e.Package, strings.Join(t.output[id], ""))
+	case e.Test == "":
+	case e.Action == "pass":
+		t.passed++
+	case e.Action == "skip":
+		t.skipped = append(t.skipped, e.Package+"."+e.Test+": "+reason(t.output[id]))
+	case e.Action == "fail":
+		t.failed++
+		fmt.Printf("FAIL  %s.%s\n%s", e.Package, e.Test, strings.Join(t.output[id], ""))
+	}
+	delete(t.output, id)
 }
 
 // reason is what a skipped test said.
