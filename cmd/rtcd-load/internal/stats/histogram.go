@@ -117,3 +117,12 @@ func valueOf(bucket int) int64 {
 	e := bucket/subBuckets - 1
 	return int64(bucket-e*subBuckets)<<e + int64(1)<<e/2
 }
+
+// Merge returns what both snapshots counted.
+func (s *Snapshot) Merge(other *Snapshot) *Snapshot {
+	m := &Snapshot{Count: s.Count + other.Count, sum: s.sum + other.sum, max: max(s.max, other.max)}
+	for i := range s.buckets {
+		m.buckets[i] = s.buckets[i] + other.buckets[i]
+	}
+	return m
+}

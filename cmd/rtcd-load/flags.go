@@ -1,0 +1,248 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"rtcd/client"
+	"rtcd/cmd/rtcd-load/internal/report"
+	"rtcd/cmd/rtcd-load/internal/scenario"
+)
+
+const usage = `rtcd-load joins people to calls on a server, has them send media that can be checked, and
+reports join time, delivery, one-way delay, order, freezes and the server's CPU per packet.
+
+usage:
+  rtcd-load [flags]                    rooms of one shape, said by flags
+  rtcd-load [flags] -scenario FILE     rooms of any shapes; -sample prints such a file
+  rtcd-load -sample > load.toml
+
+The exit code is 0 if all went well, 1 if an objective of -slo was missed, 2 if the command line or
+a file is wrong, 3 if it could not run.
+
+Keys are taken from the environment, too: RTCD_LOAD_AUTH_KEY, RTCD_LOAD_ADMIN_KEY.
+
+flags:
+`
+
+// options are what the command line says.
+type options struct {
+	scenario *scenario.Scenario
+	slo      *report.SLO
+	client   client.Config
+
+	unregister, channel bool
+	sample, sampleSLO   bool
+	quiet               bool
+	pid                 int
+	metrics             string
+	json, html          string
+	localIP             string
+}
+
+// shapeFlags are those that a scenario file takes the place of.
+var shapeFlags = []string{
+	"rooms", "people", "voices", "cameras", "screens", "simulcast", "bitrate", "fps", "ramp", "muters", "joiners", "leavers",
+	"voice-bytes",
+}
+
+// parseFlags reads the command line, the files it names and the environment.
+func parseFlags(args []string, getenv func(string) string, stderr io.Writer) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("rtcd-load", flag.ContinueOnError)
+	f.SetOutput(io.Discard) // errors are told once, by the caller
+	server := f.String("server", "http://127.0.0.1:8045", "`URL` of the server's API")
+	id := f.String("client-id", "", "client `id` to register or use; empty: one of its own, unregistered at the end")
+	key := f.String("auth-key", "", "`key` of the client, 32 to 72 bytes; empty: a random one")
+	admin := f.String("admin-key", "", "admin `key`, for servers without self-registration")
+	f.StringVar(&o.localIP, "local-ip", "", "local `address` of the media; empty: the one that leads to the server; \"all\": each")
+	signalling := f.String("signalling", "channel", "way of the server's offers: `channel` or backend")
+
+	file := f.String("scenario", "", "scenario `file`; the flags for rooms are not used with it")
+	f.BoolVar(&o.sample, "sample", false, "print a sample scenario and exit")
+	duration := f.Duration("duration", scenario.DefaultDuration, "how long is measured")
+	settle := f.Duration("settle", scenario.DefaultSettle, "wait between the joins and that")
+	var r scenario.Room
+	f.IntVar(&r.Count, "rooms", 1, "rooms")
+	f.IntVar(&r.People, "people", 3, "people in each")
+	f.IntVar(&r.Voices, "voices", -1, "of them who speak; -1: all")
+	f.IntVar(&r.Cameras, "cameras", 0, "of them who send a camera")
+	f.IntVar(&r.Screens, "screens", 0, "of them who share a screen")
+	f.IntVar(&r.Muters, "muters", 0, "of the voices who mute and unmute themselves")
+	f.IntVar(&r.Joiners, "joiners", 0, "people more who come while it is measured")
+	f.IntVar(&r.Leavers, "leavers", 0, "of the people who leave while it is measured")
+	f.IntVar(&r.VoiceBytes, "voice-bytes", scenario.DefaultVoiceBytes, "payload of a voice's packet")
+	simulcast := f.Bool("simulcast", false, "cameras send three layers")
+	bitrate := f.Int("bitrate", 0, "`bit/s` of cameras and screens; 0: 800,000 and 1,500,000")
+	fps := f.Int("fps", 0, "pictures a second; 0: 25 of cameras, 15 of screens")
+	ramp := f.Duration("ramp", 2*time.Second, "time over which people join")
+	loss := f.Float64("loss", 0, "`share` of its own packets that are lost before they leave, 0 to 1")
+	delay := f.Duration("delay", 0, "delay of its own packets before they leave")
+	jitter := f.Duration("jitter", 0, "at most added to that")
+	lossDown := f.Float64("loss-down", 0, "`share` of the packets that are lost after they have come")
+	delayDown := f.Duration("delay-down", 0, "delay of the packets that have come")
+	jitterDown := f.Duration("jitter-down", 0, "at most added to that")
+
+	f.IntVar(&o.pid, "pid", 0, "process `id` of the server, to measure its CPU and memory (Linux)")
+	f.StringVar(&o.metrics, "metrics", "", "`URL` of the server's metrics, for the same")
+	f.StringVar(&o.json, "json", "", "write all that was found to a `file`")
+	f.StringVar(&o.html, "html", "", "write a page with plots to a `file`")
+	slo := f.String("slo", "", "`file` of objectives to hold it against; -sample-slo prints one")
+	f.BoolVar(&o.sampleSLO, "sample-slo", false, "print sample objectives and exit")
+	f.BoolVar(&o.quiet, "quiet", false, "show no progress")
+	f.Usage = func() {}
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			_, _ = io.WriteString(stderr, usage)
+			f.SetOutput(stderr)
+			f.PrintDefaults()
+		}
+		return nil, err
+	}
+	if o.sample || o.sampleSLO {
+		return o, nil
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q; see -h", f.Arg(0))
+	}
+	given := make(map[string]bool)
+	f.Visit(func(set *flag.Flag) { given[set.Name] = true })
+	up := scenario.Impairment{Loss: *loss, Delay: scenario.Duration(*delay), Jitter: scenario.Duration(*jitter)}
+	down := scenario.Impairment{Loss: *lossDown, Delay: scenario.Duration(*delayDown), Jitter: scenario.Duration(*jitterDown)}
+	if *file == "" {
+		if r.Voices < 0 {
+			r.Voices = r.People
+		}
+		r.Name, r.Ramp, r.MuteEvery = "room", scenario.Duration(*ramp), scenario.Duration(scenario.DefaultMuteEvery)
+		r.Camera, r.Screen = scenario.DefaultCamera, scenario.DefaultScreen
+		r.Camera.Simulcast, r.JoinersTalk = *simulcast, true
+		for _, v := range []*scenario.Video{&r.Camera, &r.Screen} {
+			if given["bitrate"] {
+				v.Bitrate = *bitrate
+			}
+			if given["fps"] {
+				v.FPS = *fps
+			}
+		}
+		o.scenario = &scenario.Scenario{
+			Name: "flags", Duration: scenario.Duration(*duration), Settle: scenario.Duration(*settle),
+			Up: up, Down: down, Rooms: []scenario.Room{r},
+		}
+	} else {
+		for _, name := range shapeFlags {
+			if given[name] {
+				return nil, fmt.Errorf("-%s says what rooms are like, and so does -scenario: use one of them", name)
+			}
+		}
+		var err error
+		if o.scenario, err = scenario.Load(*file); err != nil {
+			return nil, err
+		}
+		o.override(given, *duration, *settle, up, down)
+	}
+	if err := o.scenario.Validate(); err != nil {
+		return nil, err
+	}
+	if *slo != "" {
+		var err error
+		if o.slo, err = report.LoadSLO(*slo); err != nil {
+			return nil, err
+		}
+	}
+	switch *signalling {
+	case "channel":
+		o.channel = true
+	case "backend":
+	default:
+		return nil, fmt.Errorf("-signalling %q is neither channel nor backend", *signalling)
+	}
+	if o.pid < 0 {
+		return nil, fmt.Errorf("-pid %d is no process id", o.pid)
+	}
+	if o.localIP != "" && o.localIP != "all" && net.ParseIP(o.localIP) == nil {
+		return nil, fmt.Errorf("-local-ip %q is no address", o.localIP)
+	}
+	if *key == "" {
+		*key = getenv("RTCD_LOAD_AUTH_KEY")
+	}
+	if *admin == "" {
+		*admin = getenv("RTCD_LOAD_ADMIN_KEY")
+	}
+	return o, o.credentials(*server, *id, *key, *admin)
+}
+
+// override sets what flags say beside a scenario file.
+func (o *options) override(given map[string]bool, duration, settle time.Duration, up, down scenario.Impairment) {
+	s := o.scenario
+	if given["duration"] {
+		s.Duration = scenario.Duration(duration)
+	}
+	if given["settle"] {
+		s.Settle = scenario.Duration(settle)
+	}
+	for flag, set := range map[string]func(){
+		"loss": func() { s.Up.Loss = up.Loss }, "loss-down": func() { s.Down.Loss = down.Loss },
+		"delay": func() { s.Up.Delay = up.Delay }, "delay-down": func() { s.Down.Delay = down.Delay },
+		"jitter": func() { s.Up.Jitter = up.Jitter }, "jitter-down": func() { s.Down.Jitter = down.Jitter },
+	} {
+		if given[flag] {
+			set()
+		}
+	}
+}
+
+// credentials sets who the run is for the server. A client of its own is there for the run only.
+func (o *options) credentials(server, id, key, admin string) error {
+	o.client = client.Config{
+		URL: strings.TrimRight(server, "/"), ClientID: id, AuthKey: key, AdminKey: admin, AutoRegister: true,
+		SendQueue: 1 << 16, SendQueueBytes: 64 << 20, EventBuffer: 1 << 14, GiveUpAfter: 30 * time.Second,
+	}
+	if id == "" {
+		o.client.ClientID, o.unregister = "rtcd-load-"+random(8), true
+	}
+	if key == "" {
+		if id != "" {
+			return errors.New("a -client-id needs an -auth-key, too")
+		}
+		o.client.AuthKey = random(24)
+	}
+	_, err := client.New(o.client)
+	return err
+}
+
+// random returns n random bytes in hex.
+func random(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// addresses returns which local addresses are used; nil: all.
+func (o *options) addresses() (func(net.IP) bool, error) {
+	local := net.ParseIP(o.localIP)
+	if o.localIP == "all" {
+		return nil, nil
+	}
+	if local == nil {
+		u, err := url.Parse(o.client.URL)
+		if err != nil {
+			return nil, err
+		}
+		// A UDP socket that is connected has the address that leads there; nothing is sent.
+		c, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "9"))
+		if err != nil {
+			return nil, fmt.Errorf("find the address that leads to the server: %w", err)
+		}
+		local = c.LocalAddr().(*net.UDPAddr).IP
+		_ = c.Close()
+	}
+	return func(ip net.IP) bool { return ip.Equal(local) }, nil
+}
