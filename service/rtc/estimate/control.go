@@ -79,8 +79,8 @@ func (e *Estimator) update(now time.Duration, over bool) {
 	}
 	acked := e.acked.rate(ackedLong)
 	e.best.add(now, acked)
-	if e.ceiling > 0 && acked > passedFull*e.ceiling && !over {
-		e.recovered()
+	if e.ceiling > 0 && acked > passedFull*e.ceiling && !over && now-e.limitedAt >= ackedLong+e.rtt {
+		e.recovered() // and all that came did so after the decrease
 	}
 
 	target, full := e.verdict(now, over)
@@ -178,6 +178,7 @@ func (e *Estimator) limit(now time.Duration, target float64) {
 // lower sets a lower estimate and puts probes off.
 func (e *Estimator) lower(now time.Duration, target float64) {
 	e.rate = min(e.rate, max(target, e.min))
+	e.reach = probeCareful
 	e.limited, e.limitedAt = true, now
 	e.probeAt = max(e.probeAt, now+probeRetry)
 	e.best.cut(e.rate / beta)
@@ -190,7 +191,7 @@ func (e *Estimator) raise(target float64) {
 
 // recovered forgets that the link was found full.
 func (e *Estimator) recovered() {
-	e.ceiling, e.failed, e.retry = 0, false, probeRetry
+	e.ceiling, e.retry = 0, probeRetry
 }
 
 // grow lets the estimate grow for a time in which nothing spoke against it, by what arrives.

@@ -84,9 +84,8 @@ type Estimator struct {
 	probe   probe
 	probeAt time.Duration // not earlier
 	retry   time.Duration // after the next failure
-	probed  bool          // ever
+	reach   float64       // × estimate: the most that the next tries
 	spread  uint64        // state of a generator
-	failed  bool          // the last probe
 	sending float64       // bit/s, as last told
 	wanted  float64       // bit/s, likewise
 	asked   bool          // these were ever told
@@ -117,6 +116,7 @@ func New(cfg Config) *Estimator {
 		rttLow:  minimum{span: 10 * time.Second},
 		rtt:     rttStart,
 		retry:   probeRetry,
+		reach:   probeFirst,
 		control: control{best: maximum{span: bestTime}},
 	}
 }

@@ -10,8 +10,10 @@ const (
 
 	probeFirst    = 2.0  // × estimate: the most that the first probe tries
 	probeMost     = 2.5  // × estimate: the most that others try
+	probeCareful  = 1.3  // likewise, on a link that was full; × its capacity while that is known
+	probeBolder   = 1.2  // × that, after each success
 	probeAbove    = 1.15 // × wanted: what a probe tries, since it counts for less
-	probeCeiling  = 1.3  // × the capacity that was measured: the most to try after a failure
+	probePassed   = 1.2  // × capacity: so much came through a link that has become wider
 	probeTrust    = 0.93 // × what came through: the estimate after success
 	probePartly   = 0.88 // × what came through a link that the probe filled
 	probeRetry    = time.Second
@@ -52,6 +54,7 @@ type probe struct {
 	worst         float64 // loss that reports told of
 	padded        bool    // padding was sent at all
 	passed        bool    // feedback is beyond its end
+	cut           bool    // it ended early
 	slices        [probeTime / probeSlice]struct {
 		lowest time.Duration // delay
 		used   bool
@@ -121,7 +124,7 @@ func (p *probe) lossier(by float64) bool {
 
 // hopeless reports whether it already shows that the link is full.
 func (p *probe) hopeless() bool {
-	return p.growth() > probeGrowthEnd+2*p.noise || p.packets >= 20 && p.lossier(probeLossEnd)
+	return p.growth() > probeGrowthEnd+min(2*p.noise, probeGrowthEnd/2) || p.packets >= 20 && p.lossier(probeLossEnd)
 }
 
 // result returns the rate that came through, bit/s, and whether the link had room for it.
@@ -130,7 +133,9 @@ func (p *probe) result() (rate float64, room bool) {
 	room = growth <= probeGrowth+min(2*p.noise, probeGrowth) && !p.lossier(probeLoss)
 	span := p.end - p.start + growth
 	if room {
-		// What is lost anyway is not lost for want of room.
+		// What is lost anyway is not lost for want of room. A big frame may wait although nothing else
+		// does: it did not come faster than it came.
+		span = max(span, p.last-p.begin-min(2*p.noise, probeGrowth))
 		return min(p.sent, p.arrived/(1-min(p.lossy, lossHigh))) / span.Seconds(), true
 	}
 	return p.arrived / max(span, p.last-p.begin).Seconds(), false
@@ -173,15 +178,11 @@ func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 	if e.wanted <= have || target <= have || target <= e.sending {
 		return 0
 	}
-	most := probeMost
-	if !e.probed {
-		most = probeFirst
+	if e.ceiling > 0 {
+		target = min(target, probeMost*have, max(probeCareful*e.ceiling, 1.1*have))
+	} else {
+		target = min(target, e.reach*have)
 	}
-	target = min(target, most*have)
-	if e.failed && e.ceiling > 0 {
-		target = min(target, max(probeCeiling*e.ceiling, 1.1*have))
-	}
-	e.probed = true
 	*p = probe{
 		phase: running, start: now, end: now + probeTime, rate: target, have: have,
 		delay: e.delays.recent.value(), noise: e.delays.noise,
@@ -206,13 +207,12 @@ func (e *Estimator) measurable(now time.Duration) bool {
 func (e *Estimator) watch(now time.Duration) {
 	p := &e.probe
 	if p.phase == running && p.hopeless() {
-		p.phase, p.end = waiting, max(p.start+probeSlice, min(p.end, now))
+		p.phase, p.cut, p.end = waiting, true, max(p.start+probeSlice, min(p.end, now))
 	}
 }
 
 // postpone puts the next probe off after a failed one.
 func (e *Estimator) postpone(now time.Duration) {
-	e.failed = true
 	// Estimators of one link whose probes always fell together would never see room: spread them.
 	// What tells them apart is the time packets took, to the nanosecond.
 	e.spread = e.spread*6364136223846793005 + uint64(e.delay) + 1
@@ -244,17 +244,16 @@ func (e *Estimator) conclude(now time.Duration) {
 	}
 	rate, room := p.result()
 	if room {
-		if rate*probeTrust > e.rate {
+		if rate*probeTrust > e.rate && !p.cut {
 			e.raise(rate * probeTrust)
 			e.best.add(now, rate)
-			e.recovered()
-			e.probeAt = now
+			e.succeeded(now, rate)
 			return
 		}
-		e.postpone(now) // padding fell short of what was asked for
+		e.postpone(now) // padding fell short of what was asked for, or was taken for lost too early
 		return
 	}
-	e.ceiling = rate
+	e.ceiling, e.reach = rate, probeCareful
 	switch {
 	case rate*probePartly > e.rate:
 		e.raise(rate * probePartly)
@@ -268,4 +267,17 @@ func (e *Estimator) conclude(now time.Duration) {
 		e.lower(now, max(rate*probePartly, floor))
 	}
 	e.postpone(now)
+}
+
+// succeeded lets the next probe follow one that showed room for a rate. What a link is known to carry,
+// full, may have been measured too low: only much more makes that void. And then the next probes try
+// only a little more, since a queue on a slow link fills before feedback can tell, and drops voices.
+func (e *Estimator) succeeded(now time.Duration, rate float64) {
+	e.probeAt = now
+	if e.ceiling > 0 && rate < probePassed*e.ceiling {
+		e.ceiling = max(e.ceiling, rate)
+		return
+	}
+	e.recovered()
+	e.reach = min(e.reach*probeBolder, probeMost)
 }

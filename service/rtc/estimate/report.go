@@ -60,12 +60,14 @@ func (e *Estimator) judge(now time.Duration, lost float64) {
 		e.best.add(now, p.rate)
 	}
 	// A receiver that sends REMB answers the probe itself.
+	if !room {
+		e.reach = probeCareful
+	}
 	if !room || float64(e.Bitrate()) < 1.05*p.have {
 		e.postpone(now)
 		return
 	}
-	e.recovered()
-	e.probeAt = now
+	e.succeeded(now, p.rate)
 }
 
 // REMB takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03) in bit/s. It counts only

@@ -70,7 +70,8 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// A link that drops to a tenth is noticed within 1.5 s, and its return within 8 s.
+// A link that drops to a tenth is noticed within 1.5 s, and its return within 8 s. Meanwhile probes
+// leave the audio alone.
 func TestDropAndReturn(t *testing.T) {
 	for _, limit := range []time.Duration{200 * ms, 300 * ms, 500 * ms} {
 		for _, fixed := range []int{0, 2_500_000} {
@@ -86,7 +87,8 @@ func TestDropAndReturn(t *testing.T) {
 					down := f.first(15*time.Second, func(b int) bool { return b <= 350_000 })
 					again := f.first(back, func(b int) bool { return b >= 2_000_000 })
 					s := f.summary(17*time.Second, back)
-					t.Logf("%-50s up after %v, down after %v, again after %v; meanwhile %.0f to %.0fk, mean %.0fk, queue %v", name, up, down, again, s.low/1e3, s.high/1e3, s.mean/1e3, s.queue)
+					silence := f.silence(17*time.Second, back)
+					t.Logf("%-50s up after %v, down after %v, again after %v; meanwhile %.0f to %.0fk, mean %.0fk, queue %v, %.2f %% of the audio lost", name, up, down, again, s.low/1e3, s.high/1e3, s.mean/1e3, s.queue, 100*silence)
 					if up < 0 || up > 8*time.Second {
 						t.Errorf("%s: up after %v", name, up)
 					}
@@ -95,6 +97,14 @@ func TestDropAndReturn(t *testing.T) {
 					}
 					if again < 0 || again > 8*time.Second {
 						t.Errorf("%s: up again after %v", name, again)
+					}
+					for _, pr := range f.probes {
+						if pr.start > 16500*ms && pr.start < back && pr.rate > 480_000 {
+							t.Errorf("%s: probe to %d of 300,000 at %v", name, pr.rate, pr.start)
+						}
+					}
+					if silence > 0.002 {
+						t.Errorf("%s: %.1f %% of the audio lost on the narrow link", name, 100*silence)
 					}
 				}
 			}

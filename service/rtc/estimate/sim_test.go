@@ -9,7 +9,8 @@ import (
 // The simulation: flows of what a forwarder sends, over one link, in virtual time. A step is 1 ms.
 
 const (
-	simAudio      = 40_000   // bit/s: 50 packets of 100 bytes a second
+	simAudio      = 40_000 // bit/s: 50 packets of 100 bytes a second
+	simVoiceEvery = 20 * ms
 	simSwitch     = 120 * ms // from a decision to the keyframe it waits for
 	simKeyframe   = 3        // × a usual frame
 	simPacket     = 1200     // bytes
@@ -134,6 +135,7 @@ type flow struct {
 	media    []int
 
 	sent, lost   int
+	unheard      []time.Duration // when audio was sent that was lost
 	probes       []probing
 	padding, all float64 // bits
 }
@@ -189,8 +191,10 @@ func (f *flow) step(now time.Duration) {
 		f.current, f.keyframe = f.target, true
 	}
 	if now >= f.nextAudio {
-		f.nextAudio = now + 20*ms
-		f.send(now, 100, false)
+		f.nextAudio = now + simVoiceEvery
+		if f.send(now, 100, false) {
+			f.unheard = append(f.unheard, now)
+		}
 	}
 	if now >= f.nextFrame {
 		f.nextFrame += simFrameEvery
@@ -226,7 +230,8 @@ func (f *flow) frame(now time.Duration) {
 	}
 }
 
-func (f *flow) send(now time.Duration, size int, padding bool) {
+// send sends a packet. It reports whether the path loses it.
+func (f *flow) send(now time.Duration, size int, padding bool) (gone bool) {
 	arrival, gone := f.path.send(f.rng, now, size)
 	f.flight = append(f.flight, flying{
 		Packet:  Packet{Sent: now, Size: size, Probe: padding},
@@ -243,6 +248,18 @@ func (f *flow) send(now time.Duration, size int, padding bool) {
 	} else {
 		f.mediaSum += size * 8
 	}
+	return gone
+}
+
+// silence returns the share of the audio of a time that was lost.
+func (f *flow) silence(from, to time.Duration) float64 {
+	lost := 0
+	for _, at := range f.unheard {
+		if at >= from && at < to {
+			lost++
+		}
+	}
+	return float64(lost) / float64((to-from)/simVoiceEvery)
 }
 
 // report makes the receiver send its feedback.
