@@ -157,11 +157,11 @@ func (d *destinations) forget(now time.Duration) {
 
 // A SendFault is what went wrong with sending to one destination.
 type SendFault struct {
-	To        Path
-	Packets   uint64        // that could not be sent; those that were not tried are not among them
-	Last      Drop          // why not, the latest time; meaningless if there are none
-	Paused    time.Duration // until media is tried again; 0: it is
-	Unsegment bool          // segmented messages do not get there, single packets do
+	To          Path
+	Packets     uint64        // that could not be sent; those that were not tried are not among them
+	Last        Drop          // why not, the latest time; meaningless if there are none
+	Paused      time.Duration // until media is tried again; 0: it is
+	Unsegmented bool          // segmented messages do not get there, single packets do
 }
 
 // faults returns what is known at a time, in no order.
@@ -172,7 +172,7 @@ func (d *destinations) faults(now time.Duration) []SendFault {
 	for to, known := range d.known {
 		all = append(all, SendFault{
 			To: to, Packets: known.errors, Last: known.last,
-			Paused: max(0, known.until-now), Unsegment: now < known.whole,
+			Paused: max(0, known.until-now), Unsegmented: now < known.whole,
 		})
 	}
 	return all

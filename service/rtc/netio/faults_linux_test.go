@@ -95,7 +95,7 @@ func testFailing(t *testing.T, errno syscall.Errno, reason Drop) {
 	}
 	var counted uint64
 	for _, f := range m.SendFaults() {
-		if !failing[f.To.Remote().Port()] || f.Last != reason || f.Unsegment {
+		if !failing[f.To.Remote().Port()] || f.Last != reason || f.Unsegmented {
 			t.Errorf("fault %+v", f)
 		}
 		counted += f.Packets

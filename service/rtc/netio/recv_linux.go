@@ -28,6 +28,7 @@ func newRecvState() *recvState {
 		st.iov[i].SetLen(maxDatagram)
 		hdr := &st.msgs[i].Hdr
 		hdr.Name = (*byte)(unsafe.Pointer(&st.names[i]))
+		hdr.Namelen = unix.SizeofSockaddrInet6
 		hdr.Iov = &st.iov[i]
 		hdr.SetIovlen(1)
 	}
@@ -70,13 +71,13 @@ func (s *kernelSocket) serve(rx *receiver) {
 
 // recv reads what is there, without waiting.
 func (s *kernelSocket) recv(st *recvState) (int, syscall.Errno) {
-	for i := range st.msgs {
-		st.msgs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
-	}
 	for {
 		n, errno := s.receive(s.fd, &st.msgs[0], recvBatch)
 		switch errno {
 		case 0:
+			for i := range n { // for the next time; the address tells its own length
+				st.msgs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
+			}
 			return n, 0
 		case unix.EINTR:
 		default:

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 )
 
 // readAll reads n packets from c.
@@ -228,66 +227,4 @@ func TestCommitAndFlushDoNotAllocate(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-}
-
-func BenchmarkFlush(b *testing.B) {
-	for _, shape := range []struct {
-		name       string
-		size, each int
-	}{{"audio", 120, 1}, {"video", 1200, 5}} {
-		for _, backend := range backends {
-			b.Run(shape.name+"/"+backend, func(b *testing.B) { benchmarkFlush(b, backend, shape.size, shape.each) })
-		}
-	}
-}
-
-// benchmarkFlush sends to 30 peers that read nothing, and compares with one sendto for each
-// packet on the same socket and on a plain Go socket.
-func benchmarkFlush(b *testing.B, backend string, size, each int) {
-	const peers = 30
-	var cfg Config
-	if backend == "portable" {
-		cfg.Net = newStdNet(b)
-	}
-	m, _ := listenUDP(b, cfg)
-	paths := make([]Path, peers)
-	for i := range paths {
-		c := peer(b)
-		_ = c.SetReadBuffer(1)
-		paths[i] = mustPath(b, m, addrOf(c))
-	}
-	packet := rtp(1, size)
-	batch := m.NewBatch()
-	b.ReportAllocs()
-	for b.Loop() {
-		for _, to := range paths {
-			for range each {
-				batch.Commit(copy(batch.Slot()[:slotSize], packet), to)
-			}
-		}
-		batch.Flush()
-	}
-	ours := float64(b.Elapsed().Nanoseconds()) / float64(b.N*peers*each)
-
-	plain := peer(b)
-	goSocket := perPacket(b.N, paths, each, func(to netip.AddrPort) { _, _ = plain.WriteToUDPAddrPort(packet, to) })
-	raw := perPacket(b.N, paths, each, func(to netip.AddrPort) { _ = m.groups[0].sockets[0].sendTo(packet, to) })
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ours, "ns/packet")
-	b.ReportMetric(raw, "sendto-ns/packet")
-	b.ReportMetric(goSocket, "net.UDPConn-ns/packet")
-	b.ReportMetric(ours/raw, "ratio")
-}
-
-// perPacket returns the nanoseconds of one send.
-func perPacket(rounds int, paths []Path, each int, send func(to netip.AddrPort)) float64 {
-	start := time.Now()
-	for range rounds {
-		for _, to := range paths {
-			for range each {
-				send(to.Remote())
-			}
-		}
-	}
-	return float64(time.Since(start).Nanoseconds()) / float64(rounds*len(paths)*each)
 }

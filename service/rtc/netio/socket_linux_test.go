@@ -129,7 +129,7 @@ func TestSegmentsAreGivenUp(t *testing.T) {
 			if s.TxMessages != 6*4+6 {
 				t.Errorf("%d messages", s.TxMessages)
 			}
-			if f := m.SendFaults(); len(f) != 1 || !f[0].Unsegment || f[0].Packets != 0 || f[0].To != mustPath(t, m, addrOf(narrow)) {
+			if f := m.SendFaults(); len(f) != 1 || !f[0].Unsegmented || f[0].Packets != 0 || f[0].To != mustPath(t, m, addrOf(narrow)) {
 				t.Errorf("faults %+v", f)
 			}
 		})

@@ -54,28 +54,35 @@ func openPortable(listen func(string, *net.UDPAddr) (transport.UDPConn, error), 
 func (s *portableSocket) serve(rx *receiver) {
 	buf := make([]byte, maxDatagram+1) // one more shows what does not fit
 	for {
-		n, from, err := s.read(buf)
-		if err != nil {
-			if s.closed.Load() || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			// Some systems report here what happened to a packet sent. Nothing to repair, but
-			// an error that stays must not spin.
-			select {
-			case <-s.closing:
-				return
-			case <-time.After(10 * time.Millisecond):
-			}
+		if err := s.receive(rx, buf); err == nil {
 			continue
+		} else if s.closed.Load() || errors.Is(err, net.ErrClosed) {
+			return
 		}
-		if n > maxDatagram {
-			rx.counts.drop(DropTruncated)
-		} else if from.IsValid() {
-			from = canonical(from)
-			rx.datagram(buf[:n:n], NewPath(int(rx.local)-1, from, false))
+		// Some systems report here what happened to a packet sent. Nothing to repair, but an
+		// error that stays must not spin.
+		select {
+		case <-s.closing:
+			return
+		case <-time.After(10 * time.Millisecond):
 		}
-		rx.flush()
 	}
+}
+
+// receive waits for one datagram and runs it to completion.
+func (s *portableSocket) receive(rx *receiver, buf []byte) error {
+	n, from, err := s.read(buf)
+	if err != nil {
+		return err
+	}
+	if n > maxDatagram {
+		rx.counts.drop(DropTruncated)
+	} else if from.IsValid() {
+		from = canonical(from)
+		rx.datagram(buf[:n:n], NewPath(int(rx.local)-1, from, false))
+	}
+	rx.flush()
+	return nil
 }
 
 func (s *portableSocket) read(buf []byte) (int, netip.AddrPort, error) {

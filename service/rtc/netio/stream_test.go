@@ -260,8 +260,8 @@ func TestFirstFrame(t *testing.T) {
 func TestFirstFrameInTime(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	m, addr := listenTCP(t, Config{StreamFirstFrame: limit})
+	start := time.Now() // before their time begins
 	silent, slow := dial(t, addr), dial(t, addr)
-	start := time.Now()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
