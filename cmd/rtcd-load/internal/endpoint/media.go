@@ -12,7 +12,6 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"rtcd/client"
-	"rtcd/cmd/rtcd-load/internal/media"
 	"rtcd/service/rtc/channel"
 )
 
@@ -205,18 +204,21 @@ func (e *Endpoint) track(remote *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 	}
 	e.wg.Go(func() {
 		var p rtp.Packet
-		var stream *media.Stream
+		track := e.cfg.Receiver.Track()
 		b := make([]byte, 1500)
 		for {
 			n, _, err := remote.Read(b)
 			if err != nil {
 				return
 			}
-			if err := p.Unmarshal(b[:n]); err != nil || len(p.Payload) == 0 {
-				continue // padding
+			if err := p.Unmarshal(b[:n]); err != nil {
+				continue // pion has parsed it before
 			}
-			var ask bool
-			if stream, ask = e.cfg.Receiver.Packet(p.Payload, stream); ask {
+			if len(p.Payload) == 0 {
+				track.Padding(p.SequenceNumber)
+				continue
+			}
+			if track.Packet(p.SequenceNumber, p.Payload) {
 				// A connection that is closed already is not asked.
 				_ = e.pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(remote.SSRC())}})
 			}

@@ -24,6 +24,7 @@ type tally struct {
 	expected, unique, lost uint64
 	streams, silent        int
 	neverHeard             int
+	kinds                  [media.Screen + 1]report.Kind
 }
 
 // outcomes holds what everybody got against what was sent. Nothing more is on its way.
@@ -47,6 +48,10 @@ func (r *run) outcomes(everybody []*person) (t tally) {
 			t.expected += o.Expected
 			t.unique += o.Unique
 			t.lost += o.Lost()
+			k := &t.kinds[o.Source.Kind]
+			k.Streams++
+			k.Expected += o.Expected
+			k.Lost += o.Lost()
 			if o.Silent {
 				silent++
 			}
@@ -106,7 +111,7 @@ func (r *run) result(s *sampler, everybody []*person, t tally, confirmed, interr
 		},
 		Delivery: report.Delivery{
 			Sent: totals.Sent.Load(), Received: totals.Received.Load(), Expected: t.expected, Lost: t.lost,
-			Silent: t.silent, Streams: t.streams, Duplicates: totals.Duplicates.Load(), Late: totals.Late.Load(),
+			Withheld: totals.Withheld.Load(), Silent: t.silent, Streams: t.streams, Duplicates: totals.Duplicates.Load(), Late: totals.Late.Load(),
 			Reordered: totals.Reordered.Load(), Bad: totals.Bad.Load(), Foreign: totals.Foreign.Load(),
 			OwnLost: r.counts.LostUp.Load() + r.counts.LostDown.Load(),
 		},
@@ -118,6 +123,15 @@ func (r *run) result(s *sampler, everybody []*person, t tally, confirmed, interr
 	}
 	if t.expected > 0 {
 		out.Delivery.Loss = float64(t.lost) / float64(t.expected)
+	}
+	for kind, k := range t.kinds {
+		if k.Expected > 0 {
+			k.Kind, k.Loss = media.Kind(kind).String(), float64(k.Lost)/float64(k.Expected)
+			out.Delivery.ByKind = append(out.Delivery.ByKind, k)
+		}
+	}
+	if all := t.expected + out.Delivery.Withheld; all > 0 {
+		out.Delivery.WithheldShare = float64(out.Delivery.Withheld) / float64(all)
 	}
 	if t.unique > 0 {
 		out.Delivery.Reorder = float64(out.Delivery.Reordered) / float64(t.unique)

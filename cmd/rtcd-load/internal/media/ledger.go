@@ -59,6 +59,7 @@ type Totals struct {
 	Bytes      atomic.Uint64 // of payload
 	Expected   atomic.Uint64 // packets from the first to the newest of each stream
 	Unique     atomic.Uint64 // of these that came
+	Withheld   atomic.Uint64 // packets that the server left out without a gap in its own numbers
 	Duplicates atomic.Uint64
 	Late       atomic.Uint64 // too late to tell whether they are duplicates
 	Reordered  atomic.Uint64

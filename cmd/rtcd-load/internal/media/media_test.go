@@ -70,15 +70,15 @@ func TestReceiverCounts(t *testing.T) {
 		s.Packets = 1
 		return s.Append([]byte("xyz"), 0)
 	}
-	var hint *media.Stream
+	track := r.Track()
 	for _, n := range []uint32{10, 11, 13, 12, 12, 15} {
-		hint, _ = r.Packet(payload(media.Stamp{Run: 42, Source: source.ID, Number: n}), hint)
+		track.Packet(uint16(n)+65530, payload(media.Stamp{Run: 42, Source: source.ID, Number: n}))
 	}
-	r.Packet(payload(media.Stamp{Run: 43, Source: source.ID}), hint)
-	r.Packet(payload(media.Stamp{Run: 42, Source: other.ID}), hint)
-	r.Packet(payload(media.Stamp{Run: 42, Source: own.ID}), hint)
-	r.Packet(payload(media.Stamp{Run: 42, Source: 99}), hint)
-	r.Packet([]byte("what is this"), hint)
+	track.Packet(0, payload(media.Stamp{Run: 43, Source: source.ID}))
+	track.Packet(0, payload(media.Stamp{Run: 42, Source: other.ID}))
+	track.Packet(0, payload(media.Stamp{Run: 42, Source: own.ID}))
+	track.Packet(0, payload(media.Stamp{Run: 42, Source: 99}))
+	track.Packet(0, []byte("what is this"))
 	totals := &l.Totals
 	for name, c := range map[string]struct{ got, want uint64 }{
 		"received":   {totals.Received.Load(), 11},
@@ -103,7 +103,7 @@ func TestHeardIsCalledOnce(t *testing.T) {
 	r := media.NewReceiver(l, 0, 1, func() { calls++ })
 	for n := range uint32(3) {
 		s := media.Stamp{Run: 1, Source: source.ID, Number: n, Packets: 1}
-		r.Packet(s.Append(nil, 0), nil)
+		r.Track().Packet(uint16(n), s.Append(nil, 0))
 	}
 	if calls != 1 {
 		t.Errorf("heard was called %d times, want once", calls)
@@ -139,6 +139,7 @@ func TestMicrophone(t *testing.T) {
 		if got := len(out.packets); got != 50 {
 			t.Fatalf("sent %d packets in a second, want 50", got)
 		}
+		track := r.Track()
 		for i, p := range out.packets {
 			if i > 0 && p.SequenceNumber != out.packets[i-1].SequenceNumber+1 || len(p.Payload) != 100 {
 				t.Errorf("packet %d has number %d and %d bytes", i, p.SequenceNumber, len(p.Payload))
@@ -146,7 +147,7 @@ func TestMicrophone(t *testing.T) {
 			if level := p.GetExtension(1); len(level) != 1 || level[0]&0x80 == 0 {
 				t.Errorf("packet %d has level %v", i, level)
 			}
-			r.Packet(p.Payload, nil)
+			track.Packet(p.SequenceNumber, p.Payload)
 		}
 		m.Pause(true)
 		send(t, time.Second, m)
@@ -166,7 +167,7 @@ func TestMicrophone(t *testing.T) {
 func TestVideo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, source, r := room(media.Camera, 1)
-		pipe := &loopback{r: r}
+		pipe := &loopback{track: r.Track()}
 		v := media.NewVideo(l, source, pipe, media.VideoConfig{Bitrate: 800_000, FPS: 25})
 		pipe.v = v
 		send(t, 1990*time.Millisecond, v)
@@ -192,10 +193,9 @@ func TestVideo(t *testing.T) {
 
 // loopback hands packets on to a receiver.
 type loopback struct {
-	r    *media.Receiver
-	v    *media.Video
-	hint *media.Stream
-	lose int
+	track *media.Track
+	v     *media.Video
+	lose  int
 }
 
 func (p *loopback) WriteRTP(packet *rtp.Packet) error {
@@ -203,8 +203,7 @@ func (p *loopback) WriteRTP(packet *rtp.Packet) error {
 		p.lose--
 		return nil
 	}
-	var ask bool
-	if p.hint, ask = p.r.Packet(packet.Payload, p.hint); ask {
+	if p.track.Packet(packet.SequenceNumber, packet.Payload) {
 		p.v.AskKeyframe()
 	}
 	return nil
@@ -213,17 +212,20 @@ func (p *loopback) WriteRTP(packet *rtp.Packet) error {
 // A change of layers is no loss, and is seen with its keyframe.
 func TestLayers(t *testing.T) {
 	l, source, r := room(media.Camera, 3)
-	var hint *media.Stream
+	track, sequence := r.Track(), uint16(0)
 	packet := func(layer uint8, n uint32, key bool) {
 		s := media.Stamp{Run: 42, Source: source.ID, Number: n, Frame: n, Packets: 1, Layer: layer, Key: key}
-		hint, _ = r.Packet(s.Append(nil, 0), hint)
+		sequence++
+		track.Packet(sequence, s.Append(nil, 0))
 	}
 	packet(0, 100, true)
 	packet(0, 101, false)
 	packet(2, 700, true)
 	packet(2, 701, false)
 	packet(0, 500, true)
+	sequence++
 	packet(0, 502, false)
+	sequence -= 2
 	packet(0, 501, false)
 	if e, u := l.Totals.Expected.Load(), l.Totals.Unique.Load(); e != 7 || u != 7 {
 		t.Errorf("got %d of %d packets, want 7 of 7", u, e)
@@ -233,6 +235,28 @@ func TestLayers(t *testing.T) {
 	}
 	if o := r.Outcomes(media.Now(), 0); len(o) != 0 && o[0].Lost() != 0 {
 		t.Errorf("got %+v, want nothing lost", o)
+	}
+}
+
+// What the server leaves out and does not count is withheld, what it counts is lost.
+func TestWithheld(t *testing.T) {
+	l, source, r := room(media.Voice, 1)
+	track := r.Track()
+	packet := func(sequence uint16, n uint32) {
+		s := media.Stamp{Run: 42, Source: source.ID, Number: n, Packets: 1}
+		track.Packet(sequence, s.Append(nil, 0))
+	}
+	packet(65534, 100)
+	packet(65535, 101)
+	packet(0, 111) // nine withheld
+	packet(3, 114) // two lost
+	track.Padding(4)
+	track.Padding(5)
+	packet(6, 115)
+	packet(8, 120) // four missing, one of them lost
+	packet(7, 119) // which comes
+	if w, e, u := l.Totals.Withheld.Load(), l.Totals.Expected.Load(), l.Totals.Unique.Load(); w != 12 || e != 9 || u != 7 {
+		t.Errorf("%d withheld, %d of %d came, want 12, 7 of 9", w, u, e)
 	}
 }
 

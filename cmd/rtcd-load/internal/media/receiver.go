@@ -42,32 +42,59 @@ type layer struct {
 	frames  assembly
 }
 
-// Packet takes a payload, and a hint: the stream that the packet before on the same track was of, nil
-// if there is none. It returns the stream that the packet is of, and whether to ask for a keyframe.
-func (r *Receiver) Packet(payload []byte, hint *Stream) (s *Stream, ask bool) {
+// A Track is a stream of RTP packets that a receiver gets. Its methods are not for concurrent use.
+type Track struct {
+	receiver *Receiver
+	stream   *Stream // that the packet before was of, nil before the first
+	layer    uint8   // of that packet
+	newest   uint16  // sequence number of the newest packet with a payload
+	padding  int     // packets without payload after it
+}
+
+// Track returns a new track.
+func (r *Receiver) Track() *Track { return &Track{receiver: r} }
+
+// Padding takes a packet without payload.
+func (t *Track) Padding(sequence uint16) {
+	if t.stream != nil && int16(sequence-t.newest) > 0 {
+		t.padding++
+	}
+}
+
+// Packet takes the payload of a packet. It reports whether to ask for a keyframe.
+func (t *Track) Packet(sequence uint16, payload []byte) (ask bool) {
 	now := Now()
-	t := &r.ledger.Totals
-	t.Received.Add(1)
-	t.Bytes.Add(uint64(len(payload)))
+	ledger := t.receiver.ledger
+	totals := &ledger.Totals
+	totals.Received.Add(1)
+	totals.Bytes.Add(uint64(len(payload)))
 	stamp, err := ParseStamp(payload)
 	if err != nil {
-		t.Bad.Add(1)
-		return hint, false
+		totals.Bad.Add(1)
+		return false
 	}
-	source := r.ledger.source(stamp.Source)
-	if stamp.Run != r.ledger.Run || source == nil || source.Room != r.room || source.Sender == r.person {
-		t.Foreign.Add(1)
-		return hint, false
+	source := ledger.source(stamp.Source)
+	if stamp.Run != ledger.Run || source == nil || source.Room != t.receiver.room || source.Sender == t.receiver.person {
+		totals.Foreign.Add(1)
+		return false
 	}
-	if s = hint; s == nil || s.source != source {
-		s = r.stream(source)
+	missing := -1
+	switch newer := int16(sequence - t.newest); {
+	case t.stream == nil || t.stream.source != source:
+		t.stream = t.receiver.stream(source)
+		t.newest, t.layer, t.padding = sequence, stamp.Layer, 0
+	case newer > 0:
+		if t.layer == stamp.Layer {
+			missing = int(newer) - 1 - t.padding
+		}
+		t.newest, t.layer, t.padding = sequence, stamp.Layer, 0
 	}
-	delay := &t.VoiceDelay
+	delay := &totals.VoiceDelay
 	if source.Kind != Voice {
-		delay = &t.VideoDelay
+		delay = &totals.VideoDelay
 	}
 	delay.Add(now - stamp.Sent)
-	return s, s.packet(&stamp, now)
+	return t.stream.packet(&stamp, missing, now)
 }
 
 // stream returns that of a source.
@@ -87,7 +114,10 @@ func (r *Receiver) stream(source *Source) *Stream {
 	return s
 }
 
-func (s *Stream) packet(stamp *Stamp, now time.Duration) (ask bool) {
+// packet takes a packet before which, by the server's count, some are missing on the track; -1: that
+// says nothing. What the sender counts as missing and the server does not, the server has left out on
+// purpose.
+func (s *Stream) packet(stamp *Stamp, missing int, now time.Duration) (ask bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.ledger.Totals
@@ -98,6 +128,11 @@ func (s *Stream) packet(stamp *Stamp, now time.Duration) (ask bool) {
 		s.active = int(stamp.Layer)
 	}
 	a := l.packets.Add(stamp.Number)
+	if withheld := a.Advanced - 1 - missing; withheld > 0 && missing >= 0 && !a.Reordered {
+		l.packets.Skip(withheld)
+		t.Withheld.Add(uint64(withheld))
+		a.Advanced -= withheld
+	}
 	t.Expected.Add(uint64(a.Advanced))
 	switch {
 	case a.Duplicate:

@@ -75,20 +75,34 @@ type People struct {
 
 // Delivery is what became of the packets, of the whole run.
 type Delivery struct {
-	Sent       uint64  `json:"sent"`     // by all senders
-	Received   uint64  `json:"received"` // by all receivers
-	Expected   uint64  `json:"expected"` // by all receivers
-	Lost       uint64  `json:"lost"`
-	Loss       float64 `json:"loss"`
-	Silent     int     `json:"silent_streams"` // of which nothing came, though it should have
-	Streams    int     `json:"streams"`        // that somebody got or should have got
-	Duplicates uint64  `json:"duplicates"`
-	Late       uint64  `json:"late"`
-	Reordered  uint64  `json:"reordered"`
-	Reorder    float64 `json:"reordered_share"`
-	Bad        uint64  `json:"bad"`     // changed payloads
-	Foreign    uint64  `json:"foreign"` // payloads that came to somebody they were not for
-	OwnLost    uint64  `json:"own_lost"`
+	Sent     uint64  `json:"sent"`     // by all senders
+	Received uint64  `json:"received"` // by all receivers
+	Expected uint64  `json:"expected"` // by all receivers
+	Lost     uint64  `json:"lost"`
+	Loss     float64 `json:"loss"`
+	// Withheld are packets that the server left out without a gap in its own numbers, as it does with
+	// video for which a link seems too narrow. They are not lost.
+	Withheld      uint64  `json:"withheld"`
+	WithheldShare float64 `json:"withheld_share"`
+	Silent        int     `json:"silent_streams"` // of which nothing came, though it should have
+	Streams       int     `json:"streams"`        // that somebody got or should have got
+	Duplicates    uint64  `json:"duplicates"`
+	Late          uint64  `json:"late"`
+	Reordered     uint64  `json:"reordered"`
+	Reorder       float64 `json:"reordered_share"`
+	Bad           uint64  `json:"bad"`     // changed payloads
+	Foreign       uint64  `json:"foreign"` // payloads that came to somebody they were not for
+	OwnLost       uint64  `json:"own_lost"`
+	ByKind        []Kind  `json:"by_kind"`
+}
+
+// Kind is what became of the packets of one kind of source.
+type Kind struct {
+	Kind     string  `json:"kind"` // voice, camera or screen
+	Streams  int     `json:"streams"`
+	Expected uint64  `json:"expected"`
+	Lost     uint64  `json:"lost"`
+	Loss     float64 `json:"loss"`
 }
 
 // Video is what the watchers saw.

@@ -20,6 +20,7 @@ var SampleSLO string
 // SLO are service level objectives: the most that a run may show. What is nil is not asked for.
 type SLO struct {
 	LossMax         *float64           `toml:"loss_max"`      // share
+	WithheldMax     *float64           `toml:"withheld_max"`  // share
 	ReorderedMax    *float64           `toml:"reordered_max"` // share
 	BadMax          *float64           `toml:"bad_max"`       // payloads, those for somebody else among them
 	SilentMax       *float64           `toml:"silent_max"`    // streams
@@ -106,6 +107,7 @@ type span struct {
 func (s *SLO) numbers(r *Result) []number {
 	return []number{
 		{"loss_max", s.LossMax, r.Delivery.Loss},
+		{"withheld_max", s.WithheldMax, r.Delivery.WithheldShare},
 		{"reordered_max", s.ReorderedMax, r.Delivery.Reorder},
 		{"bad_max", s.BadMax, float64(r.Delivery.Bad + r.Delivery.Foreign)},
 		{"silent_max", s.SilentMax, float64(r.Delivery.Silent)},

@@ -28,6 +28,14 @@ func (r *Result) WriteText(w io.Writer) error {
 	}
 	line("delivery", "%d of %d packets, %.3f %% lost; %d of %d streams silent",
 		d.Expected-d.Lost, d.Expected, d.Loss*100, d.Silent, d.Streams)
+	if len(d.ByKind) > 1 {
+		for _, k := range d.ByKind {
+			line("", "%s: %d of %d packets, %.3f %% lost", k.Kind, k.Expected-k.Lost, k.Expected, k.Loss*100)
+		}
+	}
+	if d.Withheld > 0 {
+		line("", "%d packets withheld by the server (%.3f %%): it left no gap for them", d.Withheld, d.WithheldShare*100)
+	}
 	if d.OwnLost > 0 {
 		line("", "%d datagrams were lost on purpose", d.OwnLost)
 	}

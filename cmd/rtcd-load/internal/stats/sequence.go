@@ -12,6 +12,7 @@ type Sequence struct {
 	newest  uint32
 	unique  uint64
 	closed  uint64 // packets expected of runs that are over
+	skipped uint64 // packets that are not expected although others before and after them are
 }
 
 // An Arrival is what a packet is to its stream.
@@ -67,17 +68,22 @@ func (s *Sequence) mark(n uint32) {
 // Break says that the stream goes on with a number that nothing is expected before: what came so
 // far is a run of its own.
 func (s *Sequence) Break() {
-	s.closed = s.Expected()
+	s.closed, s.skipped = s.Expected(), 0
 	s.started = false
 	s.seen = [window / 64]uint64{}
 }
 
-// Expected returns how many packets were sent from the first that came to the newest.
+// Skip says that of the packets that did not come some will not, and that this is right.
+func (s *Sequence) Skip(packets int) { s.skipped += uint64(packets) }
+
+// Expected returns how many packets were sent from the first that came to the newest, without those
+// skipped.
 func (s *Sequence) Expected() uint64 {
-	if !s.started {
-		return s.closed
+	n := s.closed
+	if s.started {
+		n += uint64(s.newest-s.first) + 1
 	}
-	return s.closed + uint64(s.newest-s.first) + 1
+	return n - min(s.skipped, n)
 }
 
 // Unique returns how many of them came.
