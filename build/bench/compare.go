@@ -82,7 +82,7 @@ type window struct {
 // media in turns, so that what disturbs the machine disturbs all.
 func (b *bench) compare(ctx context.Context, sc scenario) (report.Scenario, error) {
 	out := report.Scenario{
-		Name: sc.name, Title: sc.title, Sessions: sc.sessions(), Rate: sc.rate(), Reading: sc.reading,
+		Name: sc.name, Title: sc.title, Sessions: sc.sessions(), Rate: sc.rate(), Video: sc.video(), Reading: sc.reading,
 	}
 	systems := []string{report.Ours, report.Plain}
 	if !sc.reading {

@@ -227,9 +227,9 @@ func (p *party) check(ctx context.Context, rate float64, d time.Duration) (check
 
 // steady waits until all that is due arrives.
 func (p *party) steady(ctx context.Context) error {
-	good := 0
+	var came, owed uint64
 	packets, _, _ := p.read()
-	due := p.due()
+	due, good := p.due(), 0
 	for range steadyTries {
 		pause(ctx, steadyStep)
 		if err := ctx.Err(); err != nil {
@@ -237,17 +237,17 @@ func (p *party) steady(ctx context.Context) error {
 		}
 		nowPackets, _, _ := p.read()
 		nowDue := p.due()
-		if float64(nowPackets-packets) >= 0.97*float64(nowDue-due) {
-			good++
-		} else {
+		came, owed = nowPackets-packets, nowDue-due
+		packets, due = nowPackets, nowDue
+		if float64(came) < 0.97*float64(owed) {
 			good = 0
+			continue
 		}
-		if good == 4 {
+		if good++; good == 4 {
 			return nil
 		}
-		packets, due = nowPackets, nowDue
 	}
-	return fmt.Errorf("%s does not forward all that it is sent", p.system)
+	return fmt.Errorf("%s does not forward all that it is sent: %d of %d packets in the last half second", p.system, came, owed)
 }
 
 // drain waits until no more packets come.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"syscall"
@@ -11,25 +12,24 @@ import (
 
 	"rtcd/build/bench/endpoint"
 	"rtcd/build/bench/report"
-	"rtcd/build/bench/servers"
 )
 
 // A ramp has rooms with one who sends to a number of others, and a room of two whose packets are
 // timed. Packets have the size of voices, at rates that grow until the server needs most of a core.
 const (
-	rampRooms  = 5
-	rampFan    = 30
-	rampFull   = 0.8   // share of a core at which the ramp ends
-	rampLost   = 0.001 // share of packets whose loss ends it
-	rampFactor = 2
-	rampRate   = 100 // packets a second of each sender, at first
-	rampMost   = 12_800
-	timedRate  = 100 // packets a second that are timed
+	rampRooms = 8
+	rampFan   = 30
+	rampFull  = 0.9   // share of a core at which the ramp ends
+	rampLost  = 0.001 // share of packets whose loss ends it
+	timedRate = 100   // packets a second that are timed
 )
 
-// ramps drives the servers up to their limit.
+// rampRates are packets a second of each sender. Our server takes no more than 3,000 of a session.
+var rampRates = []int{50, 100, 200, 400, 800, 1200, 1600, 2000, 2400, 2900}
+
+// ramps drives the servers up to their limit, and bare sockets to the same rates.
 func (b *bench) ramps(ctx context.Context, r *report.Report) error {
-	for _, system := range []string{report.Ours, report.Plain} {
+	for _, system := range []string{report.Ours, report.Plain, report.Sendto, report.GSO} {
 		steps, err := b.rampUp(ctx, system)
 		if err != nil {
 			return fmt.Errorf("%s: %w", system, err)
@@ -44,44 +44,50 @@ func (b *bench) rampUp(ctx context.Context, system string) ([]report.Ramp, error
 	for i := range timed.Members {
 		timed.Members[i].Stamps = true
 	}
-	p, err := b.start(ctx, system, append(load, timed))
+	bare := system == report.Sendto || system == report.GSO
+	if !bare {
+		load = append(load, timed)
+	}
+	p, err := b.start(ctx, system, load)
 	if p != nil {
 		defer func() { p.close() }()
 	}
 	if err != nil {
 		return nil, err
 	}
-	// Those of the timed room are taken out of the party: their sockets read.
+	loaded, idleShare := p, 0.0
 	var sender, receiver *endpoint.Endpoint
-	loaded := &party{system: system, server: p.server}
-	for _, e := range p.endpoints {
-		switch e.ID {
-		case timed.Members[0].ID:
-			sender = e
-		case timed.Members[1].ID:
-			receiver = e
-		default:
-			loaded.add(e, rampFan)
+	if !bare {
+		// Those of the timed room are taken out of the party: their sockets read.
+		loaded = &party{system: system, server: p.server}
+		for _, e := range p.endpoints {
+			switch e.ID {
+			case timed.Members[0].ID:
+				sender = e
+			case timed.Members[1].ID:
+				receiver = e
+			default:
+				loaded.add(e, rampFan)
+			}
 		}
+		if _, err := loaded.check(ctx, float64(rampRooms*rampFan*voice.PacketsPerSecond()), b.check); err != nil {
+			return nil, err
+		}
+		if err := loaded.drop(); err != nil {
+			return nil, err
+		}
+		idle, took, err := measureCPU(ctx, p.server, b.ramp)
+		if err != nil {
+			return nil, err
+		}
+		idleShare = idle.Seconds() / took.Seconds()
 	}
-	if _, err := loaded.check(ctx, float64(rampRooms*rampFan*voice.PacketsPerSecond()), b.check); err != nil {
-		return nil, err
-	}
-	if err := loaded.drop(); err != nil {
-		return nil, err
-	}
-	idle, took, err := measureCPU(ctx, p.server, b.ramp)
-	if err != nil {
-		return nil, err
-	}
-	idleShare := idle.Seconds() / took.Seconds()
 	var out []report.Ramp
-	for rate := rampRate; rate <= rampMost; rate *= rampFactor {
+	for _, rate := range rampRates {
 		step, err := b.rampStep(ctx, loaded, sender, receiver, float64(rate), idleShare)
 		if err != nil {
 			return nil, err
 		}
-		step.System = system
 		b.say("%-13s %7.0f packets/s: %.2f of a core (the load %.2f), %.2f µs each, %.3f %% lost; transit p50 %.3f p99 %.3f ms, bare %.3f %.3f",
 			system, step.Rate, step.Core, step.Generator, step.Net, 100*(1-step.Delivered), step.P50, step.P99, step.BareP50, step.BareP99)
 		out = append(out, step)
@@ -92,20 +98,25 @@ func (b *bench) rampUp(ctx context.Context, system string) ([]report.Ramp, error
 	return out, nil
 }
 
-// rampStep measures one rate.
+// rampStep measures one rate. Without a sender nothing is timed.
 func (b *bench) rampStep(ctx context.Context, p *party, sender, receiver *endpoint.Endpoint, rate, idle float64) (report.Ramp, error) {
-	bare, err := newBare()
-	if err != nil {
-		return report.Ramp{}, err
+	stops := []func() error{p.send(rate / float64(voice.FramesPerSecond))}
+	var direct *bare
+	if sender != nil {
+		var err error
+		if direct, err = newBare(); err != nil {
+			return report.Ramp{}, err
+		}
+		defer direct.close()
+		timed := &party{sources: sender.Sources(), receivers: []int{1}}
+		stops = append(stops, timed.send(timedRate/float64(voice.FramesPerSecond)), direct.send())
 	}
-	defer bare.close()
-	stop := p.send(rate / float64(voice.FramesPerSecond))
-	timed := &party{system: p.system, sources: sender.Sources(), receivers: []int{1}}
-	stopTimed := timed.send(timedRate / float64(voice.FramesPerSecond))
 	pause(ctx, b.warm)
-	bare.start()
-	sender.Socket.Stamps()
-	receiver.Socket.Stamps()
+	if sender != nil {
+		for _, s := range []*endpoint.Socket{sender.Socket, receiver.Socket, direct.from, direct.to} {
+			s.Stamps() // those of the beginning do not count
+		}
+	}
 	own := ownCPU()
 	before, err := p.sample()
 	if err != nil {
@@ -116,24 +127,24 @@ func (b *bench) rampStep(ctx context.Context, p *party, sender, receiver *endpoi
 	if err != nil {
 		return report.Ramp{}, err
 	}
-	own = ownCPU() - own
-	direct := bare.stop()
-	transit := match(sender.Socket.Stamps(), receiver.Socket.Stamps())
-	for _, f := range []func() error{stop, stopTimed} {
-		if err := f(); err != nil {
-			return report.Ramp{}, err
-		}
-	}
 	seconds := after.at.Sub(before.at).Seconds()
 	cpu := (after.cpu - before.cpu).Seconds()
 	packets := float64(after.arrived - before.arrived)
-	return report.Ramp{
-		Rate: float64(after.due-before.due) / seconds, Delivered: min(1, packets/float64(after.due-before.due)),
-		Core: cpu / seconds, Generator: own.Seconds() / seconds, Net: (cpu - idle*seconds) * 1e6 / packets,
-		P50: quantile(transit, 0.5), P99: quantile(transit, 0.99), Max: quantile(transit, 1),
-		BareP50: quantile(direct, 0.5), BareP99: quantile(direct, 0.99), Measured: len(transit),
-		Load: loadAverage(),
-	}, ctx.Err()
+	due := float64(after.due - before.due)
+	out := report.Ramp{
+		System: p.system, Rate: due / seconds, Delivered: min(1, packets/due), Core: cpu / seconds,
+		Generator: (ownCPU() - own).Seconds() / seconds, Net: (cpu - idle*seconds) * 1e6 / packets, Load: loadAverage(),
+	}
+	if sender != nil {
+		transit := match(sender.Socket.Stamps(), receiver.Socket.Stamps())
+		without := match(direct.from.Stamps(), direct.to.Stamps())
+		out.P50, out.P99, out.Max = quantile(transit, 0.5), quantile(transit, 0.99), quantile(transit, 1)
+		out.BareP50, out.BareP99, out.Measured = quantile(without, 0.5), quantile(without, 0.99), len(transit)
+	}
+	for _, stop := range stops {
+		err = errors.Join(err, stop())
+	}
+	return out, errors.Join(err, ctx.Err())
 }
 
 // match returns how long packets took, in milliseconds. A server may number them anew, but leaves
@@ -179,7 +190,6 @@ func match(sent, came []endpoint.Stamp) []float64 {
 // bare is two sockets without a server between them.
 type bare struct {
 	from, to *endpoint.Socket
-	halt     func() error
 	read     chan struct{}
 }
 
@@ -206,15 +216,10 @@ func newBare() (*bare, error) {
 	return b, nil
 }
 
-func (b *bare) start() {
+// send sends packets until the function that it returns is called.
+func (b *bare) send() (stop func() error) {
 	p := &party{sources: []*endpoint.Source{endpoint.NewRawSource(voice, b.from, b.to.Addr())}, receivers: []int{1}}
-	b.halt = p.send(timedRate / float64(voice.FramesPerSecond))
-}
-
-// stop returns how long the packets took, in milliseconds.
-func (b *bare) stop() []float64 {
-	_ = b.halt()
-	return match(b.from.Stamps(), b.to.Stamps())
+	return p.send(timedRate / float64(voice.FramesPerSecond))
 }
 
 func (b *bare) close() {
@@ -229,5 +234,3 @@ func ownCPU() time.Duration {
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
-
-var _ servers.Server = (*servers.Rtcd)(nil)

@@ -77,12 +77,21 @@ func (s scenario) sessions() int {
 }
 
 // rate returns how many packets a second are due at receivers.
-func (s scenario) rate() float64 {
+func (s scenario) rate() float64 { return s.count(func(endpoint.Kind) bool { return true }) }
+
+// video returns the share of them that is video.
+func (s scenario) video() float64 {
+	return s.count(func(k endpoint.Kind) bool { return k.Video }) / s.rate()
+}
+
+func (s scenario) count(of func(endpoint.Kind) bool) float64 {
 	n := 0
 	for _, r := range s.rooms {
 		for _, m := range r.Members {
 			for _, k := range m.Publish {
-				n += k.PacketsPerSecond() * (len(r.Members) - 1)
+				if of(k) {
+					n += k.PacketsPerSecond() * (len(r.Members) - 1)
+				}
 			}
 		}
 	}

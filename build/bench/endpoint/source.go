@@ -4,6 +4,7 @@ package endpoint
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -135,8 +136,10 @@ func (s *Source) clock() uint32 {
 func (s *Source) send(size int, first, last, key bool) error {
 	if s.track == nil {
 		for len(s.buf) < size+rtpOverhead {
-			s.buf = append(s.buf, 0x80)
+			s.buf = append(s.buf, 0)
 		}
+		s.buf[0] = 0x80
+		binary.BigEndian.PutUint16(s.buf[2:], uint16(s.n))
 		if _, err := s.socket.WriteToAddrPort(s.buf[:size+rtpOverhead], s.to); err != nil {
 			return fmt.Errorf("send a datagram: %w", err)
 		}

@@ -46,6 +46,7 @@ type Scenario struct {
 	Title    string  `json:"title"`
 	Sessions int     `json:"sessions"`
 	Rate     float64 `json:"rate"`    // packets that are due, in a second
+	Video    float64 `json:"video"`   // share of them that is video
 	Reading  bool    `json:"reading"` // receivers read, and send feedback
 	Load     float64 `json:"load"`    // load average at the end, ours included
 	Costs    []Cost  `json:"costs"`
