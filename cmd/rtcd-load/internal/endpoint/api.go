@@ -30,6 +30,7 @@ const (
 const (
 	opusType, opusClock               = 111, 48_000
 	vp8Type, rtxType, vp8Clock        = 96, 97, 90_000
+	maxChecks                         = 60   // of a candidate pair until it is given up, nudges among them
 	replayWindow                      = 1024 // packets, as browsers have it
 	nackRepeats                       = 10   // how often a packet is asked for: pion's generator does not see repairs
 	maxChannelMessage          uint32 = 64 << 10
@@ -59,6 +60,7 @@ func NewAPI(cfg APIConfig) (*API, error) {
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	s.SetICEMaxBindingRequests(maxChecks)
 	s.SetNet(cfg.Net)
 	if cfg.Keep != nil {
 		s.SetIPFilter(cfg.Keep)

@@ -162,3 +162,17 @@ func (s *Scenario) People() int {
 	}
 	return n
 }
+
+// String formats the video for people.
+func (v Video) String() string {
+	s := fmt.Sprintf("%d kbit/s, %d pictures/s", v.Bitrate/1000, v.FPS)
+	if v.Simulcast {
+		s += ", simulcast"
+	}
+	return s
+}
+
+// String formats the impairment for people.
+func (i Impairment) String() string {
+	return fmt.Sprintf("%.4g %% lost, delay %v + %v", i.Loss*100, time.Duration(i.Delay), time.Duration(i.Jitter))
+}
