@@ -26,6 +26,9 @@ type event struct {
 // take all the processors there are, and times of other tests would run out.
 const alone = "rtcd/build/browsertest"
 
+// portable is tested once more without what only Linux has.
+const portable = "rtcd/service/rtc/netio"
+
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
@@ -37,7 +40,7 @@ func run(args []string) int {
 			fmt.Fprintln(os.Stderr, "testall:", err)
 			return 1
 		}
-		phases = [][]string{others, {alone}}
+		phases = [][]string{others, {"-tags=portable", portable}, {alone}}
 	}
 	t := tally{output: make(map[string][]string)}
 	for _, args := range phases {

@@ -38,6 +38,7 @@ var (
 type Metrics struct {
 	registry *prometheus.Registry
 	writes   *writeTimes
+	media    mediaSamples
 
 	sessions    *liveGauge
 	tracks      *liveGauge
@@ -101,7 +102,7 @@ func New() *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: namespace}),
-		m.writes, m.sessions.vec, m.tracks.vec, m.connections.vec,
+		m.writes, &m.media, m.sessions.vec, m.tracks.vec, m.connections.vec,
 		m.connStates, m.errors, m.connection, m.channelOpen, m.lockGrab, m.lockHeld,
 		m.clientLoss, m.clientRTT, m.clientJitter, m.messages, m.discards, m.limitHits, m.handlerPanics,
 	)

@@ -282,3 +282,25 @@ func TestWriteBucketsIsACopy(t *testing.T) {
 		t.Error("callers can change the buckets")
 	}
 }
+
+func TestMediaSamples(t *testing.T) {
+	m := New()
+	m.SetMedia(func() []Sample {
+		return []Sample{
+			{Name: "media_sent_packets_total", Help: "Packets.", N: 5},
+			{Name: "port_destinations", Help: "Destinations.", Gauge: true, Label: "state", Value: "failing", N: 1},
+			{Name: "port_destinations", Help: "Destinations.", Gauge: true, Label: "state", Value: "paused", N: 2},
+			{Name: "port_destinations", Help: "Destinations.", Label: "state", Value: "\xff", N: 2}, // no valid label
+		}
+	})
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{
+		"# TYPE rtcd_media_sent_packets_total counter", "rtcd_media_sent_packets_total 5",
+		"# TYPE rtcd_port_destinations gauge", `rtcd_port_destinations{state="failing"} 1`, `rtcd_port_destinations{state="paused"} 2`,
+	} {
+		if !strings.Contains(w.Body.String(), want+"\n") {
+			t.Errorf("status %d, no %q", w.Code, want)
+		}
+	}
+}

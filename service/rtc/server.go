@@ -192,6 +192,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("set up ice: %w", err), mux.Close())
 	}
 	cfg.Metrics.SetWriteTimes(s.writeTimes)
+	cfg.Metrics.SetMedia(s.mediaSamples)
 	s.ticker.Go(s.tick)
 	return s, nil
 }
