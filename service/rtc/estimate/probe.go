@@ -11,7 +11,7 @@ const (
 	probeFirst    = 2.0  // × estimate: the most that the first probe tries
 	probeMost     = 2.5  // × estimate: the most that others try
 	probeCareful  = 1.3  // likewise, on a link that was full; × its capacity while that is known
-	probeBolder   = 1.2  // × that, after each success
+	probeBolder   = 1.3  // × that, after each success that followed another
 	probeAbove    = 1.15 // × wanted: what a probe tries, since it counts for less
 	probePassed   = 1.2  // × capacity: so much came through a link that has become wider
 	probeTrust    = 0.93 // × what came through: the estimate after success
@@ -270,14 +270,17 @@ func (e *Estimator) conclude(now time.Duration) {
 }
 
 // succeeded lets the next probe follow one that showed room for a rate. What a link is known to carry,
-// full, may have been measured too low: only much more makes that void. And then the next probes try
-// only a little more, since a queue on a slow link fills before feedback can tell, and drops voices.
+// full, may have been measured too low: only much more makes that void, and only the probes after that
+// are bolder. A queue on a slow link fills before feedback can tell, and drops voices.
 func (e *Estimator) succeeded(now time.Duration, rate float64) {
 	e.probeAt = now
-	if e.ceiling > 0 && rate < probePassed*e.ceiling {
+	switch {
+	case e.ceiling == 0:
+		e.reach = min(e.reach*probeBolder, probeMost)
+		e.recovered()
+	case rate < probePassed*e.ceiling:
 		e.ceiling = max(e.ceiling, rate)
-		return
+	default:
+		e.recovered()
 	}
-	e.recovered()
-	e.reach = min(e.reach*probeBolder, probeMost)
 }
