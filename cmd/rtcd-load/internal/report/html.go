@@ -136,11 +136,11 @@ func (r *Result) charts() []chart {
 	ms := func(v float64) string { return number3(v) + " ms" }
 	percent := func(v float64) string { return number3(v) + " %" }
 	charts := []chart{
-		linePlot("One-way delay", "from sending to reception, each second", r.Over, 1, ms,
+		linePlot("One-way delay", "of each second", r.Over, 1, ms,
 			series{"p99", "s3", column(func(s *Second) float64 { return float64(s.P99) })},
 			series{"p95", "s2", column(func(s *Second) float64 { return float64(s.P95) })},
 			series{"p50", "s1", column(func(s *Second) float64 { return float64(s.P50) })}),
-		linePlot("Loss", "of the packets expected in each second, repaired later or not", r.Over, 1, percent,
+		linePlot("Loss", "in each second, repaired later or not", r.Over, 1, percent,
 			series{"loss", "s4", column(func(s *Second) float64 { return s.Loss * 100 })}),
 	}
 	var open, media []float64
@@ -151,7 +151,7 @@ func (r *Result) charts() []chart {
 		}
 	}
 	charts = append(charts,
-		histogramPlot("Join time", "people, by the time since their join was sent", "ms",
+		histogramPlot("Join time", "people, since their join", "ms",
 			series{"data channel open", "s1", open}, series{"first media", "s5", media}),
 		linePlot("CPU", "of one core", r.Over, 1, percent,
 			series{"server", "s1", column(func(s *Second) float64 { return s.ServerCores * 100 })},

@@ -60,8 +60,12 @@ func (c *canvas) axes(xUnit string) {
 	}
 	step = niceStep(c.xMax, 7)
 	for v := 0.0; v <= c.xMax*1.0001; v += step {
-		c.add(`<text class="tick" x="%.1f" y="%.1f" text-anchor="middle">%s%s</text>`,
-			c.x(v), plotHeight-8, number3(v), html.EscapeString(xUnit))
+		x, anchor := c.x(v), "middle"
+		if x > plotWidth-padRight-15 {
+			x, anchor = plotWidth, "end"
+		}
+		c.add(`<text class="tick" x="%.1f" y="%.1f" text-anchor="%s">%s%s</text>`,
+			x, plotHeight-8, anchor, number3(v), html.EscapeString(xUnit))
 	}
 }
 

@@ -42,7 +42,7 @@ type SLO struct {
 // A Judgment is what became of one objective.
 type Judgment struct {
 	Name string `json:"name"`
-	Want string `json:"want"`
+	Want string `json:"want"` // such as "at most 10ms"
 	Got  string `json:"got"`
 	Met  bool   `json:"met"`
 }
@@ -148,7 +148,7 @@ func (s *SLO) Judge(r *Result) bool {
 		if n.most == nil {
 			continue
 		}
-		j := Judgment{Name: n.name, Want: fmt.Sprintf("%.6g", *n.most), Got: "not measured"}
+		j := Judgment{Name: n.name, Want: fmt.Sprintf("at most %.6g", *n.most), Got: "not measured"}
 		if n.got >= 0 {
 			j.Got, j.Met = fmt.Sprintf("%.6g", n.got), n.got <= *n.most
 		}
@@ -158,16 +158,16 @@ func (s *SLO) Judge(r *Result) bool {
 		if d.most == nil {
 			continue
 		}
-		j := Judgment{Name: d.name, Want: time.Duration(*d.most).String(), Got: "not measured"}
+		j := Judgment{Name: d.name, Want: "at most " + time.Duration(*d.most).String(), Got: "not measured"}
 		if d.got >= 0 && !d.empty {
 			j.Got, j.Met = d.got.String(), d.got <= time.Duration(*d.most)
 		}
 		add(j)
 	}
 	if s.Unlimited != nil && *s.Unlimited {
-		j := Judgment{Name: "generator_unlimited", Want: "true", Got: "true", Met: true}
+		j := Judgment{Name: "generator_unlimited", Want: "yes", Got: "yes", Met: true}
 		if len(r.Generator.Limited) > 0 {
-			j.Got, j.Met = "false", false
+			j.Got, j.Met = "no", false
 		}
 		add(j)
 	}

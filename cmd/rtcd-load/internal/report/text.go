@@ -67,7 +67,7 @@ func (r *Result) WriteText(w io.Writer) error {
 		if !j.Met {
 			verdict = "MISSED"
 		}
-		line("objective", "%-20s %s: want at most %s, got %s", j.Name, verdict, j.Want, j.Got)
+		line("objective", "%-20s %s: want %s, got %s", j.Name, verdict, j.Want, j.Got)
 	}
 	if r.Interrupted {
 		line("", "interrupted: this is what was found until then")
