@@ -7,8 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -63,7 +61,7 @@ func parseFlags(args []string, getenv func(string) string, stderr io.Writer) (*o
 	id := f.String("client-id", "", "client `id` to register or use; empty: one of its own, unregistered at the end")
 	key := f.String("auth-key", "", "`key` of the client, 32 to 72 bytes; empty: a random one")
 	admin := f.String("admin-key", "", "admin `key`, for servers without self-registration")
-	f.StringVar(&o.localIP, "local-ip", "", "local `address` of the media; empty: the one that leads to the server; \"all\": each")
+	f.StringVar(&o.localIP, "local-ip", "", localHelp)
 	signalling := f.String("signalling", "channel", "way of the server's offers: `channel` or backend")
 
 	file := f.String("scenario", "", "scenario `file`; the flags for rooms are not used with it")
@@ -167,8 +165,8 @@ func parseFlags(args []string, getenv func(string) string, stderr io.Writer) (*o
 	if o.pid < 0 {
 		return nil, fmt.Errorf("-pid %d is no process id", o.pid)
 	}
-	if o.localIP != "" && o.localIP != "all" && net.ParseIP(o.localIP) == nil {
-		return nil, fmt.Errorf("-local-ip %q is no address", o.localIP)
+	if err := checkAddresses(o.localIP); err != nil {
+		return nil, err
 	}
 	if *key == "" {
 		*key = getenv("RTCD_LOAD_AUTH_KEY")
@@ -223,26 +221,4 @@ func random(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
 	return hex.EncodeToString(b)
-}
-
-// addresses returns which local addresses are used; nil: all.
-func (o *options) addresses() (func(net.IP) bool, error) {
-	local := net.ParseIP(o.localIP)
-	if o.localIP == "all" {
-		return nil, nil
-	}
-	if local == nil {
-		u, err := url.Parse(o.client.URL)
-		if err != nil {
-			return nil, err
-		}
-		// A UDP socket that is connected has the address that leads there; nothing is sent.
-		c, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "9"))
-		if err != nil {
-			return nil, fmt.Errorf("find the address that leads to the server: %w", err)
-		}
-		local = c.LocalAddr().(*net.UDPAddr).IP
-		_ = c.Close()
-	}
-	return func(ip net.IP) bool { return ip.Equal(local) }, nil
 }

@@ -77,7 +77,7 @@ func carryOut(ctx context.Context, o *options, stderr io.Writer) (*report.Result
 	if err != nil {
 		return nil, err
 	}
-	keep, err := o.addresses()
+	local, sources, err := o.addresses()
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func carryOut(ctx context.Context, o *options, stderr io.Writer) (*report.Result
 	defer p.end()
 	return load.Run(ctx, load.Options{
 		Scenario: o.scenario, Client: o.client, Unregister: o.unregister, Channel: o.channel,
-		Server: server, Keep: keep, Progress: p.show,
+		Server: server, Local: local, Sources: sources, Progress: p.show,
 	})
 }
 

@@ -129,7 +129,7 @@ func (e *Endpoint) Connect(ctx context.Context) error {
 		case <-nudge.C:
 			if n <= nudges && e.pc.ICEConnectionState() == webrtc.ICEConnectionStateChecking {
 				e.nudge(n)
-				nudge.Reset(firstNudge << n)
+				nudge.Reset(firstNudge << (2 * n))
 			}
 		case <-e.failed:
 			return errors.New("connection failed before the data channel opened")
@@ -139,10 +139,10 @@ func (e *Endpoint) Connect(ctx context.Context) error {
 	}
 }
 
-// When an endpoint that is connecting is nudged: after 4, 12, 28, 60, 124 ms.
+// When an endpoint that is connecting is nudged: after 5, 25 and 105 ms.
 const (
-	firstNudge = 4 * time.Millisecond
-	nudges     = 5
+	firstNudge = 5 * time.Millisecond
+	nudges     = 3
 )
 
 // nudge makes pion look at its checks. It would nominate a pair that answered only with the next tick

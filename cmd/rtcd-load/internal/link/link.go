@@ -40,19 +40,37 @@ type Net struct {
 	counts   *Counts
 	ports    *Ports
 	delay    *delayer
+	sources  *Sources
+}
+
+// Sources are local addresses that sockets are bound to in turn, in place of the one that is asked
+// for: servers limit what one address may do. It may be nil, or empty, and is safe for concurrent use.
+type Sources struct {
+	Addresses []net.IP
+	next      atomic.Uint64
+}
+
+// pick returns the next address, nil if there are none.
+func (s *Sources) pick() net.IP {
+	if s == nil || len(s.Addresses) == 0 {
+		return nil
+	}
+	return s.Addresses[(s.next.Add(1)-1)%uint64(len(s.Addresses))]
 }
 
 // receiveBuffer is that of a socket, in bytes.
 const receiveBuffer = 1 << 20
 
-// New returns a network. The counts and ports may be shared by several. Run must run if anything is
-// delayed.
-func New(up, down Impairment, counts *Counts, ports *Ports) (*Net, error) {
+// New returns a network. The counts, ports and sources may be shared by several. Run must run if
+// anything is delayed.
+func New(up, down Impairment, counts *Counts, ports *Ports, sources *Sources) (*Net, error) {
 	n, err := stdnet.NewNet()
 	if err != nil {
 		return nil, err
 	}
-	return &Net{Net: n, up: up, down: down, counts: counts, ports: ports, delay: newDelayer(counts)}, nil
+	return &Net{
+		Net: n, up: up, down: down, counts: counts, ports: ports, delay: newDelayer(counts), sources: sources,
+	}, nil
 }
 
 // Run delivers what is delayed until ctx is done.
@@ -64,6 +82,9 @@ func (n *Net) Run(ctx context.Context) {
 
 // ListenUDP implements transport.Net.
 func (n *Net) ListenUDP(network string, local *net.UDPAddr) (transport.UDPConn, error) {
+	if source := n.sources.pick(); source != nil && local != nil {
+		local = &net.UDPAddr{IP: source, Port: local.Port}
+	}
 	c, err := n.Net.ListenUDP(network, local)
 	if err != nil {
 		return nil, err

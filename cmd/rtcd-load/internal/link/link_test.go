@@ -3,6 +3,7 @@ package link_test
 import (
 	"context"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,7 @@ import (
 func pass(t *testing.T, up, down link.Impairment, datagrams int, counts *link.Counts) (echoed int, first time.Duration) {
 	t.Helper()
 	var ports link.Ports
-	n, err := link.New(up, down, counts, &ports)
+	n, err := link.New(up, down, counts, &ports, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestDelayBothWays(t *testing.T) {
 
 func TestPortsDropped(t *testing.T) {
 	var ports link.Ports
-	n, err := link.New(link.Impairment{}, link.Impairment{}, &link.Counts{}, &ports)
+	n, err := link.New(link.Impairment{}, link.Impairment{}, &link.Counts{}, &ports, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,3 +131,24 @@ func TestPortsDropped(t *testing.T) {
 }
 
 func digit(n int) byte { return "0123456789abcdef"[n&15] }
+
+func TestSourcesTakeTurns(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8")
+	}
+	sources := &link.Sources{Addresses: []net.IP{net.IPv4(127, 0, 1, 1), net.IPv4(127, 0, 1, 2)}}
+	n, err := link.New(link.Impairment{}, link.Impairment{}, &link.Counts{}, &link.Ports{}, sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"127.0.1.1", "127.0.1.2", "127.0.1.1"} {
+		c, err := n.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.LocalAddr().(*net.UDPAddr).IP.String(); got != want {
+			t.Errorf("bound to %s, want %s", got, want)
+		}
+		_ = c.Close()
+	}
+}

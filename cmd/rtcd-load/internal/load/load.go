@@ -41,7 +41,8 @@ type Options struct {
 	// Channel makes the server's offers go over the data channel rather than the backend.
 	Channel bool
 	Server  *probe.Server
-	Keep    func(net.IP) bool // local addresses to use; nil: all
+	Local   net.IP   // local address to use; nil: all
+	Sources []net.IP // local addresses to use in turn instead
 	// Progress is called about once a second; it may be nil.
 	Progress func(Progress)
 }
@@ -140,6 +141,11 @@ func Run(ctx context.Context, o Options) (*report.Result, error) {
 
 // prepare makes what the people have in common and starts what works for them.
 func (r *run) prepare(ctx context.Context, wg *sync.WaitGroup) error {
+	sources := &link.Sources{Addresses: r.o.Sources}
+	var keep func(net.IP) bool
+	if r.o.Local != nil {
+		keep = r.o.Local.Equal
+	}
 	for range max(runtime.GOMAXPROCS(0), 1) {
 		p := media.NewPacer(&r.late)
 		r.pacers = append(r.pacers, p)
@@ -150,12 +156,12 @@ func (r *run) prepare(ctx context.Context, wg *sync.WaitGroup) error {
 		if r.apis[key] != nil {
 			continue
 		}
-		network, err := link.New(impairment(key.up), impairment(key.down), &r.counts, &r.ports)
+		network, err := link.New(impairment(key.up), impairment(key.down), &r.counts, &r.ports, sources)
 		if err != nil {
 			return fmt.Errorf("open network: %w", err)
 		}
 		wg.Go(func() { network.Run(ctx) })
-		api, err := endpoint.NewAPI(endpoint.APIConfig{Video: key.video, Net: network, Keep: r.o.Keep})
+		api, err := endpoint.NewAPI(endpoint.APIConfig{Video: key.video, Net: network, Keep: keep})
 		if err != nil {
 			return err
 		}

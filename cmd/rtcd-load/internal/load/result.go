@@ -188,12 +188,24 @@ func (s *sampler) generator() report.Generator {
 		Cores: min(runtime.GOMAXPROCS(0), runtime.NumCPU()), Limited: []string{},
 	}
 	limited := func(format string, args ...any) { g.Limited = append(g.Limited, fmt.Sprintf(format, args...)) }
-	if share := g.CPU / float64(g.Cores); share >= limitCPU {
-		limited("it used %.0f %% of its %d CPUs", share*100, g.Cores)
-	}
 	if a.machineKnown && b.machineKnown {
-		if g.Machine = b.machine.Since(a.machine); g.Machine >= limitMachine {
-			limited("the machine it runs on was %.0f %% busy", g.Machine*100)
+		g.Machine = b.machine.Since(a.machine)
+	}
+	for _, w := range []struct {
+		when string
+		a, b *mark
+	}{{"while people joined, ", &s.start, a}, {"", a, b}} {
+		if w.b.at-w.a.at < time.Second {
+			continue
+		}
+		share := (w.b.own - w.a.own).Seconds() / (w.b.at - w.a.at).Seconds() / float64(g.Cores)
+		if share >= limitCPU {
+			limited("%sit used %.0f %% of its %d CPUs", w.when, share*100, g.Cores)
+		}
+		if w.a.machineKnown && w.b.machineKnown {
+			if busy := w.b.machine.Since(w.a.machine); busy >= limitMachine {
+				limited("%sthe machine it runs on was %.0f %% busy", w.when, busy*100)
+			}
 		}
 	}
 	if p99 := late.Quantile(0.99); p99 >= limitLate {

@@ -37,15 +37,14 @@ type sampler struct {
 	last    mark
 	rssMax  int64
 
-	first, final mark
-	started      bool // first is set
-	ended        bool // final is set
-	seconds      []report.Second
+	start, first, final mark // the run's beginning, and that and the end of what is measured
+	seconds             []report.Second
 }
 
 func newSampler(r *run, before probe.Sample, planned int) *sampler {
 	s := &sampler{run: r, ticker: time.NewTicker(time.Second), planned: planned, before: before, rssMax: -1}
-	s.last = s.mark(before)
+	s.start = s.mark(before)
+	s.last = s.start
 	return s
 }
 
@@ -90,8 +89,8 @@ func (s *sampler) sample(ctx context.Context) probe.Sample {
 }
 
 // begin and end mark what is measured.
-func (s *sampler) begin() { s.first, s.started = s.mark(s.sample(context.Background())), true }
-func (s *sampler) end()   { s.final, s.ended = s.mark(s.sample(context.Background())), true }
+func (s *sampler) begin() { s.first = s.mark(s.sample(context.Background())) }
+func (s *sampler) end()   { s.final = s.mark(s.sample(context.Background())) }
 
 // until samples each second until done is closed, or d has passed if there is no done, or ctx ends.
 func (s *sampler) until(ctx context.Context, phase string, done <-chan struct{}, d time.Duration) {
