@@ -1,6 +1,7 @@
 package rtc_test
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,4 +196,152 @@ func parameters(t *testing.T, g *guest) string {
 		found = value
 	}
 	return found
+}
+
+// Redundant audio passes as it came to those who offered it. The others get what is newest in it, as
+// plain Opus.
+func TestRedundantAudio(t *testing.T) {
+	inRoom(t, nil, func(r *room) {
+		modern := rtctest.EndpointConfig{RED: true}
+		speaker, able := r.enter("s0", false, modern), r.enter("s1", false, modern)
+		plain := r.enter("s2", false, rtctest.EndpointConfig{})
+		silent := r.enter("s3", false, modern)
+		able.hasMicrophone() // else it has not said what it can, as the silent one
+		source, err := speaker.AddRedundantAudio(r.ctx, "mic")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.speaks(source, "s0", 20)
+		other, err := plain.AddAudio(r.ctx, "mic") // plain audio goes to all as it is
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.speaks(other, "s2", 30)
+		r.wait(3 * time.Second)
+		for _, c := range []struct {
+			g         *guest
+			of        string
+			codec     string
+			redundant bool
+		}{
+			{able, "s0", "audio/red", true},
+			{plain, "s0", "audio/opus", false},
+			{silent, "s0", "audio/opus", false},
+			{able, "s2", "audio/opus", false},
+			{speaker, "s2", "audio/opus", false},
+		} {
+			h := c.g.Heard(c.of)
+			if h.Packets < 100 || h.Bad+h.Gaps > 0 || (h.Redundant == h.Packets) != c.redundant || !c.redundant && h.Redundant > 0 {
+				t.Errorf("%s of %s: %d packets, %d redundant, %d bad, %d gaps", c.g.name, c.of, h.Packets, h.Redundant, h.Bad, h.Gaps)
+			}
+			if !strings.EqualFold(h.Codec, c.codec) {
+				t.Errorf("%s of %s: %s, want %s", c.g.name, c.of, h.Codec, c.codec)
+			}
+		}
+		if got := plain.codecs(); !slices.Equal(got, []string{"audio/opus"}) {
+			t.Errorf("who does not know redundant audio was sent %v", got)
+		}
+	})
+}
+
+// Audio is sent again to those who may ask for it, and asked for of those who can be.
+func TestAudioIsRepaired(t *testing.T) {
+	inRoom(t, nil, func(r *room) {
+		modern := rtctest.EndpointConfig{AudioNACK: true}
+		speaker, able := r.enter("s0", false, modern), r.enter("s1", false, modern)
+		plain := r.enter("s2", false, rtctest.EndpointConfig{})
+		able.hasMicrophone() // else it has not said what it can
+		voice := r.publishVoice(speaker)
+		voice.set(20, 0)
+		if err := able.Await(r.ctx, func(heard func(string) rtctest.Heard) bool { return heard("s0").Packets > 20 }); err != nil {
+			t.Fatal(err)
+		}
+		missing := func(g *guest, from, to int) (n int) {
+			got := make(map[uint32]bool)
+			for _, number := range g.Heard("s0").Numbers {
+				if got[number] {
+					t.Errorf("%s heard packet %d twice", g.name, number)
+				}
+				got[number] = true
+			}
+			for i := from; i < to; i++ {
+				if !got[uint32(i)] {
+					n++
+				}
+			}
+			return n
+		}
+		during := func(set func(rtctest.Impairment)) (from, to int) {
+			from = voice.count()
+			set(rtctest.Impairment{Loss: 0.05})
+			r.wait(10 * time.Second)
+			set(rtctest.Impairment{})
+			to = voice.count()
+			r.wait(time.Second)
+			return from, to
+		}
+		from, to := during(able.link.Down.Set)
+		if n := missing(able, from, to); n > 3 {
+			t.Errorf("%d of %d packets are missing to who asked for them", n, to-from)
+		}
+		from, to = during(plain.link.Down.Set)
+		if n := missing(plain, from, to); n < 5 {
+			t.Errorf("%d of %d packets are missing to who cannot ask: nothing was lost", n, to-from)
+		}
+		from, to = during(speaker.link.Up.Set)
+		for _, g := range []*guest{able, plain} {
+			if n := missing(g, from, to); n > 3 {
+				t.Errorf("%d of %d packets are missing to %s that the sender could send again", n, to-from, g.name)
+			}
+			if h := g.Heard("s0"); h.Bad > 0 {
+				t.Errorf("%s: %d packets are changed", g.name, h.Bad)
+			}
+		}
+	})
+}
+
+// Videos are repaired in a repair stream where that was agreed on, else by sending packets again.
+func TestVideoIsRepaired(t *testing.T) {
+	for _, from := range []bool{true, false} {
+		t.Run(fmt.Sprintf("repair stream from the sender %v", from), func(t *testing.T) {
+			inRoom(t, nil, func(r *room) {
+				sender := r.enter("s0", false, rtctest.EndpointConfig{NoRepair: !from})
+				with := r.enter("s1", false, rtctest.EndpointConfig{})
+				without := r.enter("s2", false, rtctest.EndpointConfig{NoRepair: true})
+				sender.videoOn("cam")
+				sender.shows(rtctest.CameraConfig{StreamID: "cam", Layers: []rtctest.Layer{{Bitrate: 600_000, FPS: 25}}})
+				guests := []*guest{with, without}
+				for _, g := range guests {
+					g.sees("s0", "video", vp8Mime)
+				}
+				// Less loss than would use up what may be sent again: pion asks for all that came in a
+				// repair stream again and again.
+				ratio := func(what string, set func(rtctest.Impairment), g *guest) {
+					t.Helper()
+					before := g.Viewed("s0", "video")
+					set(rtctest.Impairment{Loss: 0.02})
+					r.wait(8 * time.Second)
+					set(rtctest.Impairment{})
+					r.wait(1500 * time.Millisecond)
+					v := g.Viewed("s0", "video")
+					if all, ok := v.Frames-before.Frames, v.Decodable-before.Decodable; ok < all*95/100 || all < 100 {
+						t.Errorf("%s, %s: %d of %d frames are decodable", g.name, what, ok, all)
+					}
+					if v.Bad+v.Foreign+v.Jumps+v.PictureFaults+v.TimestampFaults > 0 {
+						t.Errorf("%s, %s: faults in what is seen: %+v", g.name, what, v)
+					}
+				}
+				for _, g := range guests {
+					ratio("loss on the way to it", g.link.Down.Set, g)
+				}
+				if v := with.Viewed("s0", "video"); v.Repaired == 0 {
+					t.Errorf("nothing came in the repair stream: %+v", v)
+				}
+				if v := without.Viewed("s0", "video"); v.Repaired > 0 {
+					t.Errorf("%d packets came in a repair stream that was not agreed on", v.Repaired)
+				}
+				ratio("loss on the way from the sender", sender.link.Up.Set, with)
+			})
+		})
+	}
 }

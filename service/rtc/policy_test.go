@@ -42,7 +42,7 @@ func TestOneScreen(t *testing.T) {
 
 		// The sharer's leaving ends the share, too.
 		a.screenOn("scr-a")
-		r.backend.Server.Leave("g", "b")
+		b.leaves()
 		awaitMedia(r.ctx, t, viewer.Endpoint)
 		viewer.forget()
 		r.wait(time.Second)
@@ -188,6 +188,13 @@ func (v *voice50) when(n uint32) time.Time {
 	return v.sent[n]
 }
 
+// count is how many packets were sent.
+func (v *voice50) count() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.sent)
+}
+
 // publishVoice adds a microphone that hears silence.
 func (r *room) publishVoice(g *guest) *voice50 {
 	r.t.Helper()
@@ -251,8 +258,10 @@ func TestLoudestVoices(t *testing.T) {
 		listener := r.enter("listener", false, rtctest.EndpointConfig{})
 		names := []string{"a", "b", "c", "d"}
 		voices := make(map[string]*voice50)
+		guests := make(map[string]*guest)
 		for i, name := range names {
-			voices[name] = r.publishVoice(r.enter(name, false, rtctest.EndpointConfig{}))
+			guests[name] = r.enter(name, false, rtctest.EndpointConfig{})
+			voices[name] = r.publishVoice(guests[name])
 			voices[name].set(30+uint8(i)*10, 0)
 		}
 		loud := func(want ...string) {
@@ -280,7 +289,7 @@ func TestLoudestVoices(t *testing.T) {
 		// One who is muted, and one who leaves, give their places away.
 		signal(t, r.backend, "d", wire.SignalMute, "")
 		loud("a", "b")
-		r.backend.Server.Leave("g", "a")
+		guests["a"].leaves()
 		loud("b", "c")
 		if n := listener.Offers(); n > offers+1 { // of the one who left
 			t.Errorf("%d offers for changes of who is loud", n-offers)
@@ -369,7 +378,11 @@ func TestCamerasOfSpeakers(t *testing.T) {
 			t.Errorf("%d offers for pauses", n-offers)
 		}
 		for _, name := range names {
-			viewer.sound(viewer.Viewed(name, "video"))
+			v := viewer.Viewed(name, "video")
+			if v.Early > 0 { // it began with a picture that was passed unread, so its id was not counted
+				v.PictureFaults, v.LevelFaults = max(0, v.PictureFaults-1), max(0, v.LevelFaults-1)
+			}
+			viewer.sound(v)
 		}
 		viewer.sees("a", "screen", vp8Mime)
 	})
@@ -524,7 +537,7 @@ func TestCodecChangesInSection(t *testing.T) {
 		if n := strings.Count(viewer.PC().CurrentRemoteDescription().SDP, "m=video"); n > 2 {
 			t.Errorf("the viewer has %d sections of video", n)
 		}
-		r.backend.Server.Leave("g", "s0")
+		sender.leaves()
 		awaitMedia(r.ctx, t, viewer.Endpoint)
 		awaitMedia(r.ctx, t, plain.Endpoint)
 		if n := metric(t, r.backend.Metrics, "rtcd_rtc_rtp_tracks_total"); n != 0 {

@@ -91,6 +91,12 @@ func (r *room) enter(name string, av1 bool, cfg rtctest.EndpointConfig) *guest {
 	return g
 }
 
+// leaves ends the guest's session. The link is cut first: see conversation.part.
+func (g *guest) leaves() {
+	g.link.Set(rtctest.Impairment{Loss: 1})
+	g.room.backend.Server.Leave("g", g.name)
+}
+
 // wait lets time pass.
 func (r *room) wait(d time.Duration) {
 	r.t.Helper()
@@ -259,13 +265,12 @@ func (g *guest) awaits(sender, source, what string, ok func(rtctest.View) bool) 
 // sees waits for pictures of somebody in a codec, which come without faults.
 func (g *guest) sees(sender, source, mime string) rtctest.View {
 	g.room.t.Helper()
-	n := g.Viewed(sender, source).Pictures
+	before := g.Viewed(sender, source)
 	v := g.awaits(sender, source, mime, func(v rtctest.View) bool {
-		if !strings.EqualFold(v.Codec, mime) {
-			n = 0
-			return false
+		if v.Tracks != before.Tracks { // another one
+			before = rtctest.View{Tracks: v.Tracks}
 		}
-		return v.Pictures > n+10
+		return strings.EqualFold(v.Codec, mime) && v.Pictures > before.Pictures+10
 	})
 	g.sound(v)
 	return v
@@ -325,6 +330,14 @@ func (l *logged) has(parts ...string) bool {
 		}
 	}
 	return false
+}
+
+// hasMicrophone publishes a voice of which nothing comes.
+func (g *guest) hasMicrophone() {
+	g.room.t.Helper()
+	if _, err := g.AddAudio(g.room.ctx, "mic_"+g.name); err != nil {
+		g.room.t.Fatalf("%s: publish a voice: %v", g.name, err)
+	}
 }
 
 // asksKeyframe sends a PLI.

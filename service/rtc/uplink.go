@@ -105,6 +105,10 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 		RIDs:      orderRIDs(section.RIDs),
 		WriteTime: s.server.writeTime(s.info.GroupID, source),
 	}
+	if section.Audio {
+		// Also if its first packet is redundant audio (RFC 2198), which others may not take.
+		p.codec = codecName{mime: webrtc.MimeTypeOpus}
+	}
 	switch {
 	case source == forward.Voice:
 		cfg.OnVoice, cfg.Floor = s.voiceChanged, s.call.floor
