@@ -403,10 +403,17 @@ func (e *Endpoint) track(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 	e.wg.Go(func() { e.readAudioReports(remote, receiver) })
 	e.wg.Go(func() {
 		first := true
+		again := repeats(remote)
+		var missing asker
 		for {
 			p, _, err := remote.ReadRTP()
 			if err != nil {
 				return
+			}
+			if again {
+				now := time.Now()
+				missing.arrived(p.SequenceNumber, now)
+				e.ask(&missing, uint32(remote.SSRC()), now)
 			}
 			e.packet(remote, p, first)
 			first = false

@@ -12,10 +12,6 @@ import (
 	"rtcd/service/rtc/engine"
 )
 
-// nackRepeats is how often an endpoint asks for a packet again. Pion's generator does not see what
-// comes in a repair stream, and would ask for that as long as it is in its window.
-const nackRepeats = 10
-
 // media returns the codecs, extensions and interceptors of an endpoint.
 func (cfg *EndpointConfig) media() (*webrtc.MediaEngine, *interceptor.Registry, error) {
 	m := &webrtc.MediaEngine{}
@@ -40,9 +36,12 @@ func (cfg *EndpointConfig) media() (*webrtc.MediaEngine, *interceptor.Registry, 
 	}
 	err := webrtc.RegisterDefaultInterceptorsWithOptions(m, registry,
 		webrtc.WithInterceptorLoggerFactory(quietLogs{}),
-		webrtc.WithNackGeneratorOptions(nack.GeneratorMaxNacksPerPacket(nackRepeats)))
+		webrtc.WithNackGeneratorOptions(nack.GeneratorStreamsFilter(askedFor)))
 	return m, registry, err
 }
+
+// askedFor reports whether pion is to ask for a stream's packets again: never, see asker.
+func askedFor(*interceptor.StreamInfo) bool { return false }
 
 // registerCodecs registers pion's default codecs, or those that are asked for.
 func (cfg *EndpointConfig) registerCodecs(m *webrtc.MediaEngine) error {

@@ -55,14 +55,14 @@ func (vp9) payload(f *coded, i, n, _ int) ([]byte, int) {
 	return headed(codectest.VP9(frame), header, f.opaque)
 }
 
-// headed cuts a payload into descriptor, which a forwarder may rewrite, and the header of the frame,
-// which nobody sees in an opaque one.
+// headed cuts a payload into descriptor, which a forwarder may rewrite, and the header of the frame.
+// Nobody sees that in an opaque one, and then nobody may rewrite anything.
 func headed(b []byte, header int, opaque bool) ([]byte, int) {
-	unchecked := len(b) - header
+	descriptor := len(b) - header
 	if opaque {
-		b = b[:unchecked]
+		return b[:descriptor], 0
 	}
-	return b, unchecked
+	return b, descriptor
 }
 
 // h264 makes payloads of RFC 6184 with packetization mode 1. The parameter sets of a keyframe of

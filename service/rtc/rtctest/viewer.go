@@ -34,6 +34,8 @@ type viewing struct {
 	codec        string
 	ssrc         uint32
 	dependencyID uint8
+	repeats      bool // what is lost is asked for
+	missing      asker
 
 	mu     sync.Mutex
 	since  time.Time
@@ -147,6 +149,7 @@ func (e *Endpoint) watch(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 		}
 	}
 	v := newViewing(remote.Codec().MimeType, uint32(remote.SSRC()), dependencyID)
+	v.repeats = repeats(remote)
 	name := viewName(remote)
 	e.mu.Lock()
 	if e.views == nil {
@@ -172,6 +175,11 @@ func (e *Endpoint) watch(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 				e.fault(fmt.Errorf("RTP %x: %w", b[:min(n, 40)], err))
 				continue
 			}
+			now := time.Now()
+			if v.repeats {
+				v.missing.arrived(p.SequenceNumber, now)
+				e.ask(&v.missing, v.ssrc, now)
+			}
 			var s stamp
 			stamped, intact := s.parse(p.Payload)
 			plain = plain && !stamped
@@ -180,7 +188,7 @@ func (e *Endpoint) watch(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 				continue
 			}
 			repaired := attributes.Get(webrtc.AttributeRtxSsrc) != nil
-			if v.packet(&p, n, &s, intact, repaired, time.Now()) {
+			if v.packet(&p, n, &s, intact, repaired, now) {
 				e.askKeyframe(v)
 			}
 		}
@@ -194,6 +202,9 @@ func (e *Endpoint) look(ctx context.Context, v *viewing) {
 	for {
 		select {
 		case now := <-tick.C:
+			if v.repeats {
+				e.ask(&v.missing, v.ssrc, now)
+			}
 			if v.tick(now) {
 				e.askKeyframe(v)
 			}
@@ -507,8 +518,12 @@ func (v *viewing) stalled(now time.Time) bool {
 	return false
 }
 
-// check goes on to the next frame in the order of sequence numbers.
+// check goes on to the next frame in the order of sequence numbers. One that was repaired so late that
+// frames after it have been looked at is not.
 func (v *viewing) check(c *checks, f *frame) {
+	if c.begun && f.first < c.prev.first {
+		return
+	}
 	adjacent := c.begun && f.first > c.prev.last
 	for n := c.prev.last; adjacent && n < f.first; n++ {
 		_, adjacent = v.seen[n]
