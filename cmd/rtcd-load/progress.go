@@ -46,17 +46,18 @@ func (p *progress) show(now load.Progress) {
 	}
 	p.last, p.phase = time.Now(), now.Phase
 	s := &now.Second
-	line := fmt.Sprintf("%5.0fs %-9s %d/%d people  %d/s received  loss %.2f %%  p50 %s  p99 %s",
-		s.At, now.Phase, s.People, now.Planned, s.Received, s.Loss*100, s.P50, s.P99)
+	// Short enough for 80 columns: a line that wraps cannot be written over.
+	line := fmt.Sprintf("%3.0fs %s", s.At, now.Phase)
+	if left := now.Left.Round(time.Second); left > 0 {
+		line += fmt.Sprintf(" -%s", left)
+	}
+	line += fmt.Sprintf(" %d/%d %d/s lost %.2f%% p99 %s", s.People, now.Planned, s.Received, s.Loss*100, s.P99)
 	if s.ServerCores >= 0 {
-		line += fmt.Sprintf("  server %.0f %%", s.ServerCores*100)
+		line += fmt.Sprintf(" server %.0f%%", s.ServerCores*100)
 	}
-	line += fmt.Sprintf("  own %.0f %%", s.OwnCores*100)
+	line += fmt.Sprintf(" own %.0f%%", s.OwnCores*100)
 	if now.Failed > 0 {
-		line += fmt.Sprintf("  %d failed", now.Failed)
-	}
-	if now.Left > 0 {
-		line += fmt.Sprintf("  %s left", now.Left.Round(time.Second))
+		line += fmt.Sprintf(" %d failed", now.Failed)
 	}
 	if p.terminal {
 		_, _ = fmt.Fprintf(p.w, "\r\x1b[K%s", line)

@@ -11,8 +11,8 @@ import (
 // Ports are those of a run's sockets. Its zero value has none; it is safe for concurrent use.
 type Ports struct {
 	mu   sync.Mutex
-	open map[int]struct{}
-	last map[int]uint64 // what each socket had dropped when it was last looked at
+	open map[int]int       // sockets of each port, which may have several addresses
+	last map[string]uint64 // what each socket had dropped when it was last looked at, by inode
 	sum  uint64
 }
 
@@ -20,16 +20,17 @@ func (p *Ports) add(port int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open == nil {
-		p.open, p.last = make(map[int]struct{}), make(map[int]uint64)
+		p.open, p.last = make(map[int]int), make(map[string]uint64)
 	}
-	p.open[port] = struct{}{}
+	p.open[port]++
 }
 
 func (p *Ports) remove(port int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.open, port)
-	delete(p.last, port)
+	if p.open[port]--; p.open[port] <= 0 {
+		delete(p.open, port)
+	}
 }
 
 // Dropped reads Linux's table of UDP sockets (/proc/net/udp) and returns how many datagrams the
@@ -48,17 +49,17 @@ func (p *Ports) Dropped(table io.Reader) uint64 {
 		if !ok || err != nil {
 			continue
 		}
-		if _, ours := p.open[int(port)]; !ours {
+		if p.open[int(port)] == 0 {
 			continue
 		}
 		drops, err := strconv.ParseUint(fields[len(fields)-1], 10, 64)
 		if err != nil {
 			continue
 		}
-		if before := p.last[int(port)]; drops > before {
+		if before := p.last[fields[9]]; drops > before {
 			p.sum += drops - before
+			p.last[fields[9]] = drops
 		}
-		p.last[int(port)] = drops
 	}
 	return p.sum
 }
