@@ -142,7 +142,7 @@ func (s *Server) scrape(ctx context.Context) (Sample, error) {
 
 // parseMetrics reads the series that matter, with any namespace before their names.
 func parseMetrics(page io.Reader) (Sample, error) {
-	out := none
+	out, written := none, -1.0
 	lines := bufio.NewScanner(page)
 	lines.Buffer(make([]byte, 0, 64<<10), 1<<20)
 	for lines.Scan() {
@@ -170,9 +170,14 @@ func parseMetrics(page io.Reader) (Sample, error) {
 			out.CPU = time.Duration(v * float64(time.Second))
 		case is(name, "process_resident_memory_bytes"):
 			out.RSS = int64(v)
-		case is(name, "rtp_tracks_writes_time_count"), is(name, "forwarded_packets_total"):
+		case is(name, "forwarded_packets_total"):
 			out.Forwarded = max(out.Forwarded, 0) + v
+		case is(name, "rtp_tracks_writes_time_count"):
+			written = max(written, 0) + v
 		}
+	}
+	if out.Forwarded < 0 { // a server that does not count them says how many writes it timed
+		out.Forwarded = written
 	}
 	return out, lines.Err()
 }
