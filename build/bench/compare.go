@@ -68,6 +68,7 @@ type measured struct {
 	net, gross, core, ratio []float64
 	idle, idleTime          time.Duration
 	due, arrived            uint64
+	counted, owed           uint64 // by the server itself, in whole rounds
 	checked                 checked
 	active                  []window
 }
@@ -139,10 +140,14 @@ func (b *bench) compare(ctx context.Context, sc scenario) (report.Scenario, erro
 
 // round sends at one party and measures it, and what the others cost meanwhile, idle.
 func (b *bench) round(ctx context.Context, active *party, all []*party, results []measured) error {
+	owed := active.due()
+	counted, err := active.forwarded(ctx)
+	if err != nil {
+		return err
+	}
 	stop := active.send(1)
 	pause(ctx, b.warm)
 	before := make([]sample, len(all))
-	var err error
 	for i, p := range all {
 		if before[i], err = p.sample(); err != nil {
 			return err
@@ -168,6 +173,14 @@ func (b *bench) round(ctx context.Context, active *party, all []*party, results 
 	if err := stop(); err != nil {
 		return err
 	}
+	pause(ctx, drainStep)
+	nowCounted, err := active.forwarded(ctx)
+	if err != nil {
+		return err
+	}
+	r := &results[slices.Index(all, active)]
+	r.counted += nowCounted - counted
+	r.owed += active.due() - owed
 	return ctx.Err()
 }
 
@@ -192,8 +205,8 @@ func costs(systems []string, results []measured) []report.Cost {
 		out = append(out, report.Cost{
 			System: systems[i], Net: report.NewSpread(r.net), Gross: report.NewSpread(r.gross), Ratio: report.NewSpread(r.ratio),
 			Core: report.NewSpread(r.core).Median, Idle: r.idle.Seconds() / r.idleTime.Seconds(),
-			Delivered: float64(r.arrived) / float64(r.due),
-			Checked:   r.checked.packets, Due: r.checked.due, Bad: r.checked.bad, Gaps: r.checked.gaps,
+			Delivered: float64(r.arrived) / float64(r.due), Counted: float64(r.counted) / float64(r.owed),
+			Checked: r.checked.packets, Due: r.checked.due, Bad: r.checked.bad, Gaps: r.checked.gaps,
 		})
 	}
 	return out

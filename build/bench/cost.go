@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -179,6 +180,8 @@ func (b *bench) storm(ctx context.Context, system string) (cpu float64, at, sing
 	if err != nil {
 		return 0, nil, nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
 	server := p.server.(servers.Server)
 	one, many := room(10, b.singles, 0), room(11, b.joins, 0)
 	if err := server.Prepare(ctx, []servers.Room{one, many}); err != nil {
@@ -197,19 +200,17 @@ func (b *bench) storm(ctx context.Context, system string) (cpu float64, at, sing
 		single = append(single, milliseconds(time.Since(begin)))
 	}
 	pause(ctx, time.Second)
-	var joins []func() float64
+	var joins []func() (float64, error)
 	for _, m := range many.Members {
 		e, err := server.Endpoint(many, m)
 		if err != nil {
 			return 0, nil, nil, err
 		}
 		p.add(e, 0)
-		joins = append(joins, func() float64 {
+		joins = append(joins, func() (float64, error) {
 			begin := time.Now()
-			if server.Join(ctx, many.Name, e) != nil {
-				return -1
-			}
-			return milliseconds(time.Since(begin))
+			err := server.Join(ctx, many.Name, e)
+			return milliseconds(time.Since(begin)), err
 		})
 	}
 	before, err := p.server.CPU()
@@ -217,13 +218,14 @@ func (b *bench) storm(ctx context.Context, system string) (cpu float64, at, sing
 		return 0, nil, nil, err
 	}
 	at = make([]float64, len(joins))
+	faults := make([]error, len(joins))
 	var wg sync.WaitGroup
 	for i, j := range joins {
-		wg.Go(func() { at[i] = j() })
+		wg.Go(func() { at[i], faults[i] = j() })
 	}
 	wg.Wait()
-	if slices.Contains(at, -1) {
-		return 0, nil, nil, fmt.Errorf("not all of %d joined", len(joins))
+	if err := errors.Join(faults...); err != nil {
+		return 0, nil, nil, err
 	}
 	after, err := p.server.CPU()
 	return milliseconds(after-before) / float64(len(joins)), at, single, err

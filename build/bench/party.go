@@ -30,13 +30,17 @@ type meter interface {
 	CPU() (time.Duration, error)
 }
 
-// joinParallel is how many endpoints join at a time.
-const joinParallel = 8
+const (
+	joinParallel = 8           // endpoints that join at a time
+	joinTime     = time.Minute // that joins may take, after which something is wrong
+)
 
 // join brings all members into their rooms: those that publish first, so that there is something
 // to be sent to those who come.
 func join(ctx context.Context, system string, server servers.Server, rooms []servers.Room) (*party, error) {
 	p := &party{system: system, server: server, stop: server.Stop}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
 	if err := server.Prepare(ctx, rooms); err != nil {
 		return p, err
 	}
@@ -158,6 +162,14 @@ func (p *party) arrived() (uint64, error) {
 		n += d
 	}
 	return n, nil
+}
+
+// forwarded returns what the server says to have forwarded.
+func (p *party) forwarded(ctx context.Context) (uint64, error) {
+	if s, ok := p.server.(servers.Server); ok {
+		return s.Forwarded(ctx)
+	}
+	return 0, nil
 }
 
 // read returns what the endpoints have read so far.

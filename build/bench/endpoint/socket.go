@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -36,10 +37,21 @@ type Stamp struct {
 	At       time.Time
 }
 
+// opened is how many sockets there were.
+var opened atomic.Uint32
+
+// nextAddr returns an address of loopback. Servers limit what comes from one address before it has
+// proven anything, and people do not all have the same.
+func nextAddr() net.IP {
+	const addrs, blocks = 250, 250
+	n := opened.Add(1)
+	return net.IPv4(127, 1, byte(n/addrs%blocks), byte(1+n%addrs))
+}
+
 // NewSocket opens a socket. One with stamps keeps the times of the RTP packets it sends and
 // receives, and passes none of those that it receives on.
 func NewSocket(stamps bool) (*Socket, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: nextAddr()})
 	if err != nil {
 		return nil, fmt.Errorf("open a socket: %w", err)
 	}

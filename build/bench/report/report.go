@@ -62,6 +62,9 @@ type Cost struct {
 	Delivered float64 `json:"delivered"` // packets that arrived, of those that were due
 	Ratio     Spread  `json:"ratio"`     // of the net cost to plain pion's, round by round
 
+	// What the server says to have forwarded of what was due; 0 of bare sockets, which say nothing.
+	Counted float64 `json:"counted"`
+
 	// The phase in which all packets are checked.
 	Checked uint64 `json:"checked"` // packets decrypted
 	Due     uint64 `json:"due"`     // that should have come

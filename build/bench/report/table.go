@@ -11,8 +11,8 @@ func Line(s Scenario) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-12s %6.0f packets/s, load average %.1f", s.Name, s.Rate, s.Load)
 	for _, c := range s.Costs {
-		fmt.Fprintf(&b, "\n   %-13s %6.2f µs (%.2f to %.2f, gross %.2f), %.3f of plain pion, %.2f %% arrived",
-			c.System, c.Net.Median, c.Net.Min, c.Net.Max, c.Gross.Median, c.Ratio.Median, 100*c.Delivered)
+		fmt.Fprintf(&b, "\n   %-13s %6.2f µs (%.2f to %.2f, gross %.2f), %.3f of plain pion, %.2f %% arrived, %.2f %% counted",
+			c.System, c.Net.Median, c.Net.Min, c.Net.Max, c.Gross.Median, c.Ratio.Median, 100*c.Delivered, 100*c.Counted)
 		if c.Due > 0 {
 			fmt.Fprintf(&b, "; of %d checked %d came, %d bad, %d gaps", c.Due, c.Checked, c.Bad, c.Gaps)
 		}

@@ -105,15 +105,26 @@ func (p *Plain) post(ctx context.Context, path string, body, result any) error {
 
 // Goroutines implements Server.
 func (p *Plain) Goroutines(ctx context.Context) (int, error) {
+	stats, err := p.stats(ctx)
+	return stats.Goroutines, err
+}
+
+// Forwarded implements Server.
+func (p *Plain) Forwarded(ctx context.Context) (uint64, error) {
+	stats, err := p.stats(ctx)
+	return stats.Forwarded, err
+}
+
+func (p *Plain) stats(ctx context.Context) (wire.Stats, error) {
+	var stats wire.Stats
 	b, err := get(ctx, p.url+"/stats")
 	if err != nil {
-		return 0, err
+		return stats, err
 	}
-	var stats wire.Stats
 	if err := json.Unmarshal(b, &stats); err != nil {
-		return 0, fmt.Errorf("read the figures of plainpion: %w", err)
+		return stats, fmt.Errorf("read the figures of plainpion: %w", err)
 	}
-	return stats.Goroutines, nil
+	return stats, nil
 }
 
 // Profile implements Server.

@@ -230,17 +230,28 @@ func (r *Rtcd) answerOffers(u *user) {
 
 // Goroutines implements Server.
 func (r *Rtcd) Goroutines(ctx context.Context) (int, error) {
+	n, err := r.metric(ctx, "go_goroutines")
+	return int(n), err
+}
+
+// Forwarded implements Server.
+func (r *Rtcd) Forwarded(ctx context.Context) (uint64, error) {
+	n, err := r.metric(ctx, "rtcd_media_forwarded_packets_total")
+	return uint64(n), err
+}
+
+func (r *Rtcd) metric(ctx context.Context, name string) (float64, error) {
 	b, err := get(ctx, r.admin+"/metrics")
 	if err != nil {
 		return 0, err
 	}
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	for lines.Scan() {
-		if n, ok := strings.CutPrefix(lines.Text(), "go_goroutines "); ok {
-			return strconv.Atoi(n)
+		if n, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(n, 64)
 		}
 	}
-	return 0, errors.New("read the metrics of rtcd: they have no goroutines")
+	return 0, fmt.Errorf("read the metrics of rtcd: there is no %s", name)
 }
 
 // Profile implements Server.

@@ -32,6 +32,8 @@ type Server interface {
 	Join(ctx context.Context, room string, e *endpoint.Endpoint) error
 	// Goroutines returns how many the process has.
 	Goroutines(ctx context.Context) (int, error)
+	// Forwarded returns how many RTP packets the server says to have forwarded.
+	Forwarded(ctx context.Context) (uint64, error)
 	// Profile returns a CPU profile of the process, as pprof has it.
 	Profile(ctx context.Context, d time.Duration) ([]byte, error)
 
