@@ -1,6 +1,9 @@
 package rtc
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -16,24 +19,13 @@ const (
 	channelRate     = 50      // messages per second of an endpoint; beyond it, reading waits
 	channelBurst    = 200     // of which at once
 	maxChannelQueue = 1 << 20 // bytes that an endpoint may leave unread
+	channelBuffer   = 1 << 10 // for reading, at first
 )
 
 // channelOffered takes the first data channel that the endpoint opens, whatever its label, and
-// refuses all others. It runs on pion's goroutine, before the first message is read, and only
-// posts: the handlers have to be in place when it returns, or messages are lost.
+// refuses all others. It runs on pion's goroutine and only posts.
 func (s *session) channelOffered(dc *webrtc.DataChannel) {
 	s.post(func() { s.takeChannel(dc) })
-	limiter := rate.NewLimiter(channelRate, channelBurst)
-	dc.OnMessage(func(m webrtc.DataChannelMessage) {
-		if limiter.Wait(s.ctx) != nil {
-			return // the session ends
-		}
-		s.post(func() {
-			if s.channel == dc {
-				s.channelMessage(m)
-			}
-		})
-	})
 	dc.OnOpen(func() {
 		s.post(func() {
 			if s.channel == dc {
@@ -55,12 +47,50 @@ func (s *session) takeChannel(dc *webrtc.DataChannel) {
 	}
 }
 
-// channelOpened: from now on the session gets tracks.
+// channelOpened: from now on the channel is read, and the session gets tracks.
 func (s *session) channelOpened() {
+	in, err := s.channel.Detach()
+	if err != nil {
+		s.log.Error("detach data channel", "err", err)
+		s.end(CloseInternal)
+		return
+	}
+	s.reading.Go(func() { s.readChannel(in) })
 	s.tenant.ObserveChannelOpen(time.Since(s.answered))
 	s.channelOpen = true
 	s.perform(s.machine.Ready(time.Now()))
 	s.reconcile()
+}
+
+// detached is a data channel that pion does not read.
+type detached interface {
+	ReadDataChannel([]byte) (n int, text bool, err error)
+	Close() error
+}
+
+// readChannel posts the messages of the endpoint until the channel ends. Most are small and hardly
+// any are large, so the memory that waits for the next grows with the largest so far: what pion
+// keeps ready for one is a quarter of an idle session.
+func (s *session) readChannel(in detached) {
+	limiter := rate.NewLimiter(channelRate, channelBurst)
+	b := make([]byte, channelBuffer)
+	for {
+		n, text, err := in.ReadDataChannel(b)
+		if errors.Is(err, io.ErrShortBuffer) && len(b) < channel.MaxMessage {
+			b = make([]byte, min(2*len(b), channel.MaxMessage)) // the message waits
+			continue
+		}
+		if err != nil {
+			s.log.Debug("data channel ended", "err", err)
+			_ = in.Close()
+			return
+		}
+		if limiter.Wait(s.ctx) != nil {
+			return // the session ends
+		}
+		m := webrtc.DataChannelMessage{Data: bytes.Clone(b[:n]), IsString: text}
+		s.post(func() { s.channelMessage(m) })
+	}
 }
 
 // channelMessage handles one message of the endpoint.

@@ -96,6 +96,7 @@ type Config struct {
 type times struct {
 	firstOffer time.Duration // default firstOfferTime
 	setup      time.Duration // default setupTime
+	settle     time.Duration // default settleTime
 	negotiate  negotiate.Config
 }
 
@@ -163,6 +164,9 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if cfg.times.setup == 0 {
 		cfg.times.setup = setupTime
+	}
+	if cfg.times.settle == 0 {
+		cfg.times.settle = settleTime
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +16,14 @@ import (
 	"rtcd/service/rtc/engine"
 	"rtcd/service/rtc/forward"
 	"rtcd/service/rtc/negotiate"
+	"rtcd/service/rtc/netio"
 )
 
 // Times of a session's set-up.
 const (
 	firstOfferTime = 10 * time.Second // from the join
 	setupTime      = 20 * time.Second // from the first offer to an open data channel
+	settleTime     = 3 * time.Second  // on a path, until others are given up (RFC 8445 section 8.3.1)
 )
 
 // A session is one endpoint's attachment to a call. Its loop owns the peer connection; everybody
@@ -49,8 +52,10 @@ type session struct {
 	machine     *negotiate.Machine
 	answered    time.Time // when the first offer was answered
 	connected   bool
+	settled     time.Time           // when candidates of TCP are to be given up, if ever
 	channel     *webrtc.DataChannel // the first that was offered
 	channelOpen bool
+	reading     sync.WaitGroup // of the channel
 	early       []webrtc.ICECandidateInit
 	candidates  int // of the endpoint, taken
 	sections    map[string]engine.Section
@@ -158,6 +163,9 @@ func (s *session) deadline() time.Time {
 	if d := s.setupEnd(); !d.IsZero() && (t.IsZero() || d.Before(t)) {
 		t = d
 	}
+	if d := s.settled; !d.IsZero() && (t.IsZero() || d.Before(t)) {
+		t = d
+	}
 	if t.IsZero() {
 		t = time.Now().Add(time.Hour)
 	}
@@ -185,7 +193,22 @@ func (s *session) expire(now time.Time) {
 		}
 		return
 	}
+	if !s.settled.IsZero() && !now.Before(s.settled) {
+		s.settled = time.Time{}
+		if err := s.peer.FreeTCP(); err != nil {
+			s.log.Debug("free candidates", "err", err)
+		}
+	}
 	s.perform(s.machine.Expire(now))
+}
+
+// settle notes the path that the session is on. Once it has been on UDP for a while it is not
+// expected to go over to TCP without a restart of ICE.
+func (s *session) settle(path netio.Path) {
+	s.settled = time.Time{}
+	if !path.TCP() {
+		s.settled = time.Now().Add(s.server.cfg.times.settle)
+	}
 }
 
 // closeTransport gives everything back that the loop owns.
@@ -202,6 +225,7 @@ func (s *session) closeTransport() {
 		}
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Closed)
 	}
+	s.reading.Wait()
 }
 
 // connect makes the peer connection, at the first offer.
@@ -270,6 +294,7 @@ func (s *session) attach() {
 		return
 	}
 	s.connected = true
+	s.settle(path)
 	s.tenant.ObserveConnection(time.Since(s.joined))
 	s.log.Info("session connected", "path", path.String(), "profile", uint16(keys.Profile))
 	for _, d := range s.downlinks {
@@ -288,7 +313,9 @@ func (s *session) pairChanged() {
 	}
 	if err != nil {
 		s.log.Warn("move media", "err", err)
+		return
 	}
+	s.settle(path)
 }
 
 // sendDescription tells the endpoint a description, over the given route.

@@ -21,6 +21,7 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/transport/v4"
+	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
 
 	"rtcd/service/rtc/netio"
@@ -83,13 +84,22 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Net == nil {
+		// Pion would ask the kernel for all interfaces anew for every peer. Ours are those that the
+		// sockets are bound to, which are open.
+		if cfg.Net, err = stdnet.NewNet(); err != nil {
+			return nil, fmt.Errorf("list network interfaces: %w", err)
+		}
+	}
 	e := &Engine{cfg: cfg, media: media}
 	logger := loggerFactory{cfg.Log}.NewLogger("ice")
 	var muxes []ice.UDPMux
 	for _, conn := range cfg.Mux.UDPConns() {
-		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{
-			Logger: logger, UDPConn: conn, Net: cfg.Net,
-		}))
+		mux, err := newUDPMux(conn)
+		if err != nil {
+			return nil, err
+		}
+		muxes = append(muxes, mux)
 	}
 	if len(muxes) == 0 {
 		return nil, errors.New("no media socket")
@@ -156,7 +166,7 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 		return nil, fmt.Errorf("make peer connection: %w", err)
 	}
 	p := &Peer{
-		PeerConnection: pc, api: api, mux: e.cfg.Mux, mapping: m, tap: tap, lite: e.cfg.Lite,
+		PeerConnection: pc, api: api, mux: e.cfg.Mux, tcp: e.tcp, mapping: m, tap: tap, lite: e.cfg.Lite,
 		media: e.media, endpoint: newEndpoint(),
 	}
 	if !p.lite {
@@ -200,18 +210,20 @@ func (e *Engine) settings(tap *keyTap) (webrtc.SettingEngine, error) {
 			return ok && allowed(a)
 		})
 	}
-	if e.cfg.Net != nil {
-		s.SetNet(e.cfg.Net)
-	}
+	s.SetNet(e.cfg.Net)
 
 	// We are the DTLS server: that gives us the choice of the SRTP profile and the keys.
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
 		return s, fmt.Errorf("set dtls role: %w", err)
 	}
+	// HelloVerify (RFC 6347 section 4.2.1) is against forged sources. ICE hands DTLS nothing but what
+	// comes from where a check with the right password came from.
+	s.SetDTLSInsecureSkipHelloVerify(true)
 	s.SetSRTPProtectionProfiles(srtpProfiles...)
 	s.SetDTLSKeyLogWriter(tap)
 	s.SetDTLSServerHelloMessageHook(tap.serverHello)
 	s.SetFireOnTrackBeforeFirstRTP(true) // no packet will ever come that way
+	s.DetachDataChannels()               // else pion has 64 KB ready for the next message of each
 	s.SetSCTPMaxMessageSize(maxMessage)
 	s.SetSCTPMaxReceiveBufferSize(sctpBuffer)
 	s.EnableSCTPZeroChecksum(true)

@@ -13,10 +13,15 @@ import (
 type loggerFactory struct{ log *slog.Logger }
 
 func (f loggerFactory) NewLogger(scope string) logging.LeveledLogger {
-	return pionLogger{f.log.With("scope", scope)}
+	return pionLogger{f.log, scope}
 }
 
-type pionLogger struct{ log *slog.Logger }
+// pionLogger is one of some twenty of a peer connection, so it adds the scope to a line when there
+// is one.
+type pionLogger struct {
+	log   *slog.Logger
+	scope string
+}
 
 func (pionLogger) Trace(string)          {}
 func (pionLogger) Tracef(string, ...any) {}
@@ -25,13 +30,13 @@ func (pionLogger) Debugf(string, ...any) {}
 func (pionLogger) Info(string)           {}
 func (pionLogger) Infof(string, ...any)  {}
 
-func (l pionLogger) Warn(msg string)                   { l.log.Debug(msg) }
+func (l pionLogger) Warn(msg string)                   { l.log.Debug(msg, "scope", l.scope) }
 func (l pionLogger) Warnf(format string, args ...any)  { l.debugf(format, args) }
-func (l pionLogger) Error(msg string)                  { l.log.Debug(msg) }
+func (l pionLogger) Error(msg string)                  { l.log.Debug(msg, "scope", l.scope) }
 func (l pionLogger) Errorf(format string, args ...any) { l.debugf(format, args) }
 
 func (l pionLogger) debugf(format string, args []any) {
 	if l.log.Enabled(context.Background(), slog.LevelDebug) {
-		l.log.Debug(fmt.Sprintf(format, args...))
+		l.log.Debug(fmt.Sprintf(format, args...), "scope", l.scope)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
@@ -47,6 +48,7 @@ type Peer struct {
 
 	api     *webrtc.API
 	mux     *netio.Mux
+	tcp     ice.TCPMux // nil: no TCP
 	mapping mapping
 	tap     *keyTap
 	lite    bool
@@ -103,6 +105,21 @@ func addrPort(c *webrtc.ICECandidate) (netip.AddrPort, error) {
 func (p *Peer) OnPairChange(f func()) {
 	p.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(
 		func(*webrtc.ICECandidatePair) { f() })
+}
+
+// FreeTCP gives up the candidates of TCP, which cost what those of UDP cost, and ends the connections
+// to them. A lite agent may free candidates that were not selected (RFC 8445 section 8.3.2); a
+// restart of ICE brings them back.
+func (p *Peer) FreeTCP() error {
+	if p.tcp == nil {
+		return nil
+	}
+	params, err := p.SCTP().Transport().ICETransport().GetLocalParameters()
+	if err != nil {
+		return fmt.Errorf("parameters of ice: %w", err)
+	}
+	p.tcp.RemoveConnByUfrag(params.UsernameFragment)
+	return nil
 }
 
 // CandidateText returns a local candidate as endpoints are told it.
