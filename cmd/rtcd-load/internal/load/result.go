@@ -170,7 +170,7 @@ func (s *sampler) serverUse(joined int) report.ServerUse {
 	if s.before.CPU >= 0 && a.CPU >= 0 && joined > 0 {
 		use.JoinCPU = (a.CPU - s.before.CPU).Seconds() * 1e3 / float64(joined)
 	}
-	if a.Forwarded >= 0 && b.Forwarded >= 0 {
+	if a.Forwarded >= 0 && b.Forwarded >= a.Forwarded { // the counters of a client that left are gone
 		use.Forwarded = b.Forwarded - a.Forwarded
 	}
 	return use

@@ -1,8 +1,6 @@
 package media
 
-import (
-	"time"
-)
+import "time"
 
 // settle is how long after a receiver and a source have both begun the receiver is expected to get it.
 const settle = 3 * time.Second
@@ -55,8 +53,10 @@ func (s *Stream) outcome(complete bool) Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := Outcome{Source: s.source}
-	for i := range s.layers {
-		l := &s.layers[i]
+	for i, l := range s.layers {
+		if l == nil {
+			continue
+		}
 		o.Expected += l.packets.Expected()
 		o.Unique += l.packets.Unique()
 		if n, ok := l.packets.Newest(); ok && complete && s.source.Layers == 1 {

@@ -31,15 +31,15 @@ type Stream struct {
 	ledger *Ledger
 
 	mu     sync.Mutex
-	layers [MaxLayers]layer
-	active int // layer of the newest packet
+	layers [MaxLayers]*layer // nil: nothing came of it
+	active int               // layer of the newest packet
 	shown  display
 }
 
 // layer is what came of one layer of a source.
 type layer struct {
 	packets stats.Sequence
-	frames  assembly
+	frames  *assembly // of video
 }
 
 // A Track is a stream of RTP packets that a receiver gets. Its methods are not for concurrent use.
@@ -121,7 +121,7 @@ func (s *Stream) packet(stamp *Stamp, missing int, now time.Duration) (ask bool)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.ledger.Totals
-	l := &s.layers[stamp.Layer]
+	l := s.layer(stamp.Layer)
 	if n, ok := l.packets.Newest(); int(stamp.Layer) != s.active && (!ok || stamp.Number > n) {
 		// Between two layers nothing is missing: a server sends one at a time.
 		l.packets.Break()
@@ -156,6 +156,17 @@ func (s *Stream) packet(stamp *Stamp, missing int, now time.Duration) (ask bool)
 		t.Asked.Add(1)
 	}
 	return ask
+}
+
+// layer returns one of the stream's layers.
+func (s *Stream) layer(i uint8) *layer {
+	if s.layers[i] == nil {
+		s.layers[i] = &layer{}
+		if s.source.Kind != Voice {
+			s.layers[i].frames = &assembly{}
+		}
+	}
+	return s.layers[i]
 }
 
 // assembled is a picture all of whose packets have come.

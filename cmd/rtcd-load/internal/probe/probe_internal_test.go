@@ -50,9 +50,9 @@ func TestProcess(t *testing.T) {
 const page = `# HELP rtcd_process_cpu_seconds_total x
 rtcd_process_cpu_seconds_total 12.5
 rtcd_process_resident_memory_bytes 4.096e+07
-rtcd_rtc_rtp_tracks_writes_time_count{groupID="a } b",type="voice"} 1000
-rtcd_rtc_rtp_tracks_writes_time_count{groupID="c",type="video"} 234
-rtcd_rtc_rtp_tracks_writes_time_bucket{groupID="c",le="1"} 99
+rtcd_rtc_forwarded_packets_total{groupID="a } b",type="voice"} 1000
+rtcd_rtc_forwarded_packets_total{groupID="c",type="video"} 234
+rtcd_rtc_forwarded_packets_total_bucket{groupID="c",le="1"} 99
 broken line
 `
 

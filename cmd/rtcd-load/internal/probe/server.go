@@ -19,7 +19,7 @@ import (
 type Sample struct {
 	CPU       time.Duration // of all its threads, user and system
 	RSS       int64         // resident memory in bytes
-	Forwarded float64       // packets it says it has forwarded
+	Forwarded float64       // packets that it says it has sent on, counted for each receiver
 }
 
 // none is a sample that knows nothing.

@@ -108,6 +108,9 @@ func (u *ServerUse) String() string {
 	if u.PerPacket >= 0 {
 		parts = append(parts, fmt.Sprintf("%.1f µs of CPU per forwarded packet (%.0f)", u.PerPacket, u.Packets))
 	}
+	if u.Forwarded >= 0 {
+		parts = append(parts, fmt.Sprintf("%.0f packets forwarded by its own count", u.Forwarded))
+	}
 	if u.JoinCPU >= 0 {
 		parts = append(parts, fmt.Sprintf("%.1f ms of CPU per join", u.JoinCPU))
 	}
