@@ -314,8 +314,6 @@ func TestVideoIsRepaired(t *testing.T) {
 				for _, g := range guests {
 					g.sees("s0", "video", vp8Mime)
 				}
-				// Less loss than would use up what may be sent again: pion asks for all that came in a
-				// repair stream again and again.
 				ratio := func(what string, set func(rtctest.Impairment), g *guest) {
 					t.Helper()
 					before := g.Viewed("s0", "video")
