@@ -5,8 +5,10 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -95,7 +97,12 @@ func (n *Net) ListenUDP(network string, local *net.UDPAddr) (transport.UDPConn, 
 		port = a.Port
 		n.ports.add(port)
 	}
-	out := &conn{UDPConn: c, net: n, port: port}
+	udp, ok := c.(*net.UDPConn)
+	if !ok {
+		_ = c.Close()
+		return nil, fmt.Errorf("listen on %v: got a %T", local, c)
+	}
+	out := &conn{UDPConn: udp, net: n, port: port}
 	if n.down.delays() {
 		out.arrived, out.ended = make(chan arrival, arrivals), make(chan struct{})
 		go out.read()
@@ -117,12 +124,12 @@ const arrivals = 512
 
 type arrival struct {
 	data []byte
-	from net.Addr
+	from netip.AddrPort
 }
 
-// conn is an impaired socket.
+// conn is an impaired socket. It implements ice.AddrPortReaderWriter, which costs no allocations.
 type conn struct {
-	transport.UDPConn
+	*net.UDPConn
 	net  *Net
 	port int
 
@@ -137,7 +144,7 @@ func (c *conn) read() {
 	defer close(c.ended)
 	b := make([]byte, 1<<16)
 	for {
-		n, from, err := c.UDPConn.ReadFrom(b)
+		n, from, err := c.ReadFromUDPAddrPort(b)
 		if err != nil {
 			c.err = err
 			return
@@ -166,8 +173,8 @@ func (c *conn) lost(share float64, count *atomic.Uint64) bool {
 	return true
 }
 
-// WriteTo implements net.PacketConn. What is lost or delayed counts as written.
-func (c *conn) WriteTo(b []byte, to net.Addr) (int, error) {
+// WriteToAddrPort writes a datagram. What is lost or delayed counts as written.
+func (c *conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	c.net.counts.Sent.Add(1)
 	up := &c.net.up
 	if c.lost(up.Loss, &c.net.counts.LostUp) {
@@ -175,35 +182,32 @@ func (c *conn) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	if up.delays() {
 		data := append([]byte(nil), b...)
-		c.net.delay.after(up.pick(), func() { c.write(data, to) })
+		c.net.delay.after(up.pick(), func() { _, _ = c.write(data, to) }) // write counts what fails
 		return len(b), nil
 	}
 	return c.write(b, to)
 }
 
-func (c *conn) write(b []byte, to net.Addr) (int, error) {
-	n, err := c.UDPConn.WriteTo(b, to)
+func (c *conn) write(b []byte, to netip.AddrPort) (int, error) {
+	n, err := c.WriteToUDPAddrPort(b, to)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		c.net.counts.Refused.Add(1)
 	}
 	return n, err
 }
 
-// WriteToUDP implements transport.UDPConn.
-func (c *conn) WriteToUDP(b []byte, to *net.UDPAddr) (int, error) { return c.WriteTo(b, to) }
-
-// ReadFrom implements net.PacketConn.
-func (c *conn) ReadFrom(b []byte) (int, net.Addr, error) {
+// ReadFromAddrPort reads a datagram that is not lost.
+func (c *conn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	if c.net.down.delays() {
 		select {
 		case a := <-c.arrived:
 			return copy(b, a.data), a.from, nil
 		case <-c.ended:
-			return 0, nil, c.err
+			return 0, netip.AddrPort{}, c.err
 		}
 	}
 	for {
-		n, from, err := c.UDPConn.ReadFrom(b)
+		n, from, err := c.ReadFromUDPAddrPort(b)
 		if err != nil {
 			return n, from, err
 		}
@@ -214,11 +218,37 @@ func (c *conn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
+// WriteTo implements net.PacketConn.
+func (c *conn) WriteTo(b []byte, to net.Addr) (int, error) {
+	a, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, fmt.Errorf("write to %v: no UDP address", to)
+	}
+	return c.WriteToUDP(b, a)
+}
+
+// WriteToUDP implements transport.UDPConn.
+func (c *conn) WriteToUDP(b []byte, to *net.UDPAddr) (int, error) {
+	a := to.AddrPort()
+	return c.WriteToAddrPort(b, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+}
+
+// ReadFrom implements net.PacketConn.
+func (c *conn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := c.ReadFromUDP(b)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, from, nil
+}
+
 // ReadFromUDP implements transport.UDPConn.
 func (c *conn) ReadFromUDP(b []byte) (int, *net.UDPAddr, error) {
-	n, from, err := c.ReadFrom(b)
-	a, _ := from.(*net.UDPAddr)
-	return n, a, err
+	n, from, err := c.ReadFromAddrPort(b)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, net.UDPAddrFromAddrPort(from), nil
 }
 
 // Close implements net.PacketConn.
