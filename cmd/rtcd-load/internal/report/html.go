@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -43,8 +44,9 @@ func (r *Result) WriteHTML(w io.Writer) error {
 	if r.Interrupted {
 		v.Notices = append(v.Notices, "The run was interrupted: this is what was found until then.")
 	}
-	for _, why := range r.Generator.Limited {
-		v.Notices = append(v.Notices, "Generator-limited: "+why+". Times and losses are not the server's alone.")
+	if why := r.Generator.Limited; len(why) > 0 {
+		v.Notices = append(v.Notices,
+			"Generator-limited: "+strings.Join(why, "; ")+". Times and losses are not the server's alone.")
 	}
 	if !r.People.SessionsOK {
 		v.Notices = append(v.Notices, "The server did not confirm the end of each session.")
