@@ -680,6 +680,6 @@ func BenchmarkSession(b *testing.B) {
 		if len(costs) < 2 {
 			b.FailNow()
 		}
-		b.Log(table(costs["rtcd"], costs["pion"]))
+		fmt.Print(table(costs["rtcd"], costs["pion"]))
 	}
 }
