@@ -158,9 +158,12 @@ func (s *session) trackBound(d *downlink, c forward.SubscriptionConfig) {
 	s.subscribe(d)
 }
 
+// maxUntaken is how many codecs are remembered that an endpoint did not take: senders name them.
+const maxUntaken = 64
+
 // trackRefused: the endpoint has answered and does not take the codec. Perhaps there is another.
 func (s *session) trackRefused(c codecName) {
-	if !s.untaken[c] {
+	if !s.untaken[c] && len(s.untaken) < maxUntaken {
 		s.untaken[c] = true
 		s.reconcile()
 	}

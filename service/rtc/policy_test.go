@@ -545,3 +545,28 @@ func TestCodecChangesInSection(t *testing.T) {
 		}
 	})
 }
+
+// A share that ends and begins again while its packets never stop: the sender is not asked for those
+// that it sent in between, and the picture is there at once.
+func TestShareAgain(t *testing.T) {
+	inRoom(t, nil, func(r *room) {
+		a, viewer := r.enter("a", false, rtctest.EndpointConfig{}), r.enter("viewer", false, rtctest.EndpointConfig{})
+		a.screenOn("scr")
+		a.shows(rtctest.CameraConfig{StreamID: "scr"})
+		viewer.sees("a", "screen", vp8Mime)
+		for i := range 5 {
+			a.says(wire.SignalScreenOff, "")
+			awaitMedia(r.ctx, t, viewer.Endpoint)
+			r.wait(2*time.Second + time.Duration(i)*13*time.Millisecond)
+			before := r.backend.Server.Forwarded().PacketsIn
+			a.screenOn("scr")
+			v := viewer.sees("a", "screen", vp8Mime)
+			if d := v.FirstShow.Sub(v.Since); d > 300*time.Millisecond {
+				t.Errorf("round %d: a picture %v after the first packet", i, d)
+			}
+			if n := r.backend.Server.Forwarded().PacketsIn - before; n > 30 {
+				t.Errorf("round %d: %d packets came for 11 pictures", i, n)
+			}
+		}
+	})
+}

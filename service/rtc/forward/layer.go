@@ -61,6 +61,9 @@ func (l *layer) take(st *stream, fresh bool, h *header, quiet bool, now time.Dur
 		l.source = st
 		l.sources++
 		l.parser = nil
+		if st.losses != nil {
+			*st.losses = losses{} // nobody misses what it sent while it fed nothing
+		}
 		l.request()
 	}
 	if st.losses != nil {

@@ -181,7 +181,7 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 func (r *reader) note(in *inbound, st *stream, h *header, plain []byte, p *packet) (heard, told bool) {
 	st.packet(h.seq, h.timestamp, r.now)
 	s := st.section
-	if !s.Audio && st.pt != h.pt {
+	if !s.Audio && st.pt != h.pt && uint16(st.highest) == h.seq { // a late one tells nothing new
 		st.pt, told = h.pt, true
 	}
 	if h.profile == 0 {
