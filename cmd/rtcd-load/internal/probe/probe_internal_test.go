@@ -53,6 +53,7 @@ rtcd_process_resident_memory_bytes 4.096e+07
 rtcd_rtc_forwarded_packets_total{groupID="a } b",type="voice"} 1000
 rtcd_rtc_forwarded_packets_total{groupID="c",type="video"} 234
 rtcd_rtc_forwarded_packets_total_bucket{groupID="c",le="1"} 99
+rtcd_rtc_rtp_tracks_writes_time_count{groupID="c",type="voice"} 77
 broken line
 `
 
@@ -61,6 +62,11 @@ func TestMetrics(t *testing.T) {
 	want := Sample{CPU: 12500 * time.Millisecond, RSS: 40_960_000, Forwarded: 1234}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	// A write is of a packet that came in, whatever the number of its copies.
+	const writes = "process_cpu_seconds_total 1\nrtcd_rtc_rtp_tracks_writes_time_count 77\n"
+	if got, err := parseMetrics(strings.NewReader(writes)); err != nil || got.Forwarded != -1 {
+		t.Errorf("of writes alone: got %+v, %v, want nothing forwarded", got, err)
 	}
 	status := http.StatusOK
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

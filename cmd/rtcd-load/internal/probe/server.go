@@ -142,7 +142,7 @@ func (s *Server) scrape(ctx context.Context) (Sample, error) {
 
 // parseMetrics reads the series that matter, with any namespace before their names.
 func parseMetrics(page io.Reader) (Sample, error) {
-	out, written := none, -1.0
+	out := none
 	lines := bufio.NewScanner(page)
 	lines.Buffer(make([]byte, 0, 64<<10), 1<<20)
 	for lines.Scan() {
@@ -172,12 +172,7 @@ func parseMetrics(page io.Reader) (Sample, error) {
 			out.RSS = int64(v)
 		case is(name, "forwarded_packets_total"):
 			out.Forwarded = max(out.Forwarded, 0) + v
-		case is(name, "rtp_tracks_writes_time_count"):
-			written = max(written, 0) + v
 		}
-	}
-	if out.Forwarded < 0 { // a server that does not count them says how many writes it timed
-		out.Forwarded = written
 	}
 	return out, lines.Err()
 }
