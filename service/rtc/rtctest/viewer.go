@@ -43,7 +43,7 @@ type viewing struct {
 
 	// Sequence numbers, counted on from 1<<16 plus the first.
 	newest  int64
-	seen    map[int64]struct{}
+	seen    map[int64]bool // true: of nothing but padding
 	horizon int64          // all up to here is settled
 	marks   []numberAt     // newest numbers of the last second
 	rate    [11]tenthBytes // of a tenth of a second each
@@ -91,7 +91,7 @@ type tenthBytes struct {
 func newViewing(mime string, ssrc uint32, dependencyID uint8) *viewing {
 	return &viewing{
 		codec: mime, ssrc: ssrc, dependencyID: dependencyID,
-		seen: make(map[int64]struct{}), frames: make(map[frameKey]*frame), wantKey: true,
+		seen: make(map[int64]bool), frames: make(map[frameKey]*frame), wantKey: true,
 	}
 }
 
@@ -282,6 +282,7 @@ func (v *viewing) packet(p *rtp.Packet, size int, s *stamp, intact, repaired boo
 	}
 	if len(p.Payload) == 0 {
 		v.view.Padding++
+		v.seen[number] = true
 		return false
 	}
 	v.view.Packets++
@@ -309,7 +310,7 @@ func (v *viewing) number(sequence uint16, begun bool) (number int64, fresh bool)
 	if !begun {
 		v.newest = 1<<16 + int64(sequence)
 		v.horizon = v.newest - 1
-		v.seen[v.newest] = struct{}{}
+		v.seen[v.newest] = false
 		return v.newest, true
 	}
 	step := int64(int16(sequence - uint16(v.newest)))
@@ -320,7 +321,7 @@ func (v *viewing) number(sequence uint16, begun bool) (number int64, fresh bool)
 	if _, seen := v.seen[number]; seen {
 		return number, false
 	}
-	v.seen[number] = struct{}{}
+	v.seen[number] = false
 	v.newest = max(v.newest, number)
 	if number <= v.horizon && v.view.Missing > 0 && number > 0 {
 		v.view.Missing--
@@ -525,8 +526,8 @@ func (v *viewing) check(c *checks, f *frame) {
 		return
 	}
 	adjacent := c.begun && f.first > c.prev.last
-	for n := c.prev.last; adjacent && n < f.first; n++ {
-		_, adjacent = v.seen[n]
+	for n := c.prev.last + 1; adjacent && n < f.first; n++ {
+		adjacent = v.seen[n] // else it is lost, or of a frame that comes too late to be looked at
 	}
 	// Its beginning and the end of the one before may be missing too.
 	adjacent = adjacent && f.got[0] && c.prev.got[len(c.prev.got)-1]
