@@ -170,9 +170,7 @@ func (c *conversation) checkContact(t *testing.T, before contact) {
 		t.Errorf("%d packets bad, %d of another source, %d jumps of numbers, %d switches without a keyframe",
 			v.Bad, v.Foreign, v.Jumps, v.SwitchFaults)
 	}
-	// A packet that is repaired after more than a second, as on a link that is full, comes too late
-	// to be looked at in its order.
-	if !c.full && v.TimestampFaults+v.PictureFaults+v.LevelFaults > 0 {
+	if v.TimestampFaults+v.PictureFaults+v.LevelFaults > 0 {
 		t.Errorf("faults of %d timestamps, %d picture ids, %d TL0PICIDX", v.TimestampFaults, v.PictureFaults, v.LevelFaults)
 	}
 	if h := c.viewer.Heard("s0"); h.Bad > 0 {
