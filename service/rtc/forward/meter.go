@@ -23,6 +23,10 @@ type meter struct {
 	sum     [maxSpatials][maxTemporals]int // of all slots
 }
 
+// leastSpan is what the first packets are taken to be of: a stream begins with a keyframe, which
+// says little of what it costs.
+const leastSpan = 600 * time.Millisecond
+
 // packetOverhead is what the network adds to a packet: headers of IP and UDP.
 const packetOverhead = 28
 
@@ -72,6 +76,5 @@ func (m *meter) rate(s, t int) int {
 			bytes += m.sum[i][j]
 		}
 	}
-	// What came within the first moments says little of a second.
-	return int(int64(bytes) * 8 * int64(time.Second) / int64(max(span, TickInterval)))
+	return int(int64(bytes) * 8 * int64(time.Second) / int64(max(span, leastSpan)))
 }

@@ -37,14 +37,16 @@ type rungs struct {
 }
 
 // measure lists the rungs that there are now.
-func (g *rungs) measure(pub *Publication, now time.Duration) {
+func (g *rungs) measure(pub *Publication) {
+	pub.peer.mu.Lock()
+	defer pub.peer.mu.Unlock()
+	// Time as it is now: a tick may have waited for a processor, while packets came.
+	now := pub.peer.plane.clock()
 	if now-g.measured < leastTick {
 		return
 	}
 	g.measured = now
 	g.list = g.room[:0]
-	pub.peer.mu.Lock()
-	defer pub.peer.mu.Unlock()
 	alive := false
 	g.flows = false
 	for _, l := range pub.layers {
@@ -122,7 +124,8 @@ type share struct {
 }
 
 // allocate shares the estimate of a peer's downlink among the videos it is sent.
-func (t *tick) allocate(peer *Peer, d *downlink, out *netio.Batch, now time.Duration) {
+func (t *tick) allocate(peer *Peer, d *downlink, out *netio.Batch) {
+	now := peer.plane.clock()
 	since := now - d.shared
 	if since < leastTick {
 		return

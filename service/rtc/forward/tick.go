@@ -48,7 +48,7 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 	}
 	for _, peer := range t.peers {
 		if d := peer.down.Load(); d != nil {
-			t.allocate(peer, d, out, since)
+			t.allocate(peer, d, out)
 		}
 		if (t.n+peer.phase)%reportTicks == 0 {
 			t.receiverReport(peer, out, since)
@@ -95,7 +95,7 @@ func (t *tick) publications(peer *Peer, out *netio.Batch, now time.Duration) {
 			pub.expireVoice(now)
 		}
 		if pub.cfg.Source.video() {
-			pub.rungs.measure(pub, now)
+			pub.rungs.measure(pub)
 		}
 		pub.askKeyframe(out, now, &t.counts)
 		t.rtcp = pub.askMissing(out, now, t.rtcp, &t.counts)
