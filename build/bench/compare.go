@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -129,7 +130,9 @@ func (b *bench) compare(ctx context.Context, sc scenario) (report.Scenario, erro
 		}
 	}
 	if b.profiles != "" {
-		if err := b.profile(ctx, sc.name, parties[0]); err != nil {
+		stop := parties[0].send(1)
+		err := b.profile(ctx, sc.name, parties[0].server.(servers.Server), 10*time.Second)
+		if err := errors.Join(err, stop()); err != nil {
 			return out, err
 		}
 	}
@@ -212,14 +215,9 @@ func costs(systems []string, results []measured) []report.Cost {
 	return out
 }
 
-// profile keeps a CPU profile of our server under the load.
-func (b *bench) profile(ctx context.Context, name string, p *party) error {
-	stop := p.send(1)
-	pause(ctx, b.warm)
-	data, err := p.server.(servers.Server).Profile(ctx, 10*time.Second)
-	if e := stop(); err == nil {
-		err = e
-	}
+// profile keeps a CPU profile of a server, as it is for a time.
+func (b *bench) profile(ctx context.Context, name string, s servers.Server, d time.Duration) error {
+	data, err := s.Profile(ctx, d)
 	if err != nil {
 		return err
 	}

@@ -183,12 +183,14 @@ func (b *bench) storm(ctx context.Context, system string) (cpu float64, at, sing
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	server := p.server.(servers.Server)
-	one, many := room(10, b.singles, 0), room(11, b.joins, 0)
-	if err := server.Prepare(ctx, []servers.Room{one, many}); err != nil {
+	// Each has a microphone, and nobody speaks.
+	one, many := room(10, b.singles, b.singles, voice), room(11, b.joins, b.joins, voice)
+	empty := []servers.Room{{Name: one.Name}, {Name: many.Name}}
+	if err := server.Prepare(ctx, empty); err != nil {
 		return 0, nil, nil, err
 	}
 	for _, m := range one.Members {
-		e, err := server.Endpoint(one, m)
+		e, err := server.Endpoint(empty[0], m)
 		if err != nil {
 			return 0, nil, nil, err
 		}
@@ -202,7 +204,7 @@ func (b *bench) storm(ctx context.Context, system string) (cpu float64, at, sing
 	pause(ctx, time.Second)
 	var joins []func() (float64, error)
 	for _, m := range many.Members {
-		e, err := server.Endpoint(many, m)
+		e, err := server.Endpoint(empty[1], m)
 		if err != nil {
 			return 0, nil, nil, err
 		}
@@ -222,6 +224,11 @@ func (b *bench) storm(ctx context.Context, system string) (cpu float64, at, sing
 	var wg sync.WaitGroup
 	for i, j := range joins {
 		wg.Go(func() { at[i], faults[i] = j() })
+	}
+	if b.profiles != "" && system == report.Ours {
+		if err := b.profile(ctx, "storm", server, 3*time.Second); err != nil {
+			return 0, nil, nil, err
+		}
 	}
 	wg.Wait()
 	if err := errors.Join(faults...); err != nil {

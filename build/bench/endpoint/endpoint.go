@@ -42,6 +42,10 @@ type Endpoint struct {
 	opened chan struct{}
 	wg     sync.WaitGroup
 
+	mu        sync.Mutex
+	described bool     // the answer is there
+	early     []string // candidates that came before it
+
 	sources  []*Source
 	Received Received
 }
@@ -175,7 +179,31 @@ func (e *Endpoint) Answered(sdp string) error {
 	if err := e.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}); err != nil {
 		return fmt.Errorf("take an answer: %w", err)
 	}
+	e.mu.Lock()
+	early := e.early
+	e.early, e.described = nil, true
+	e.mu.Unlock()
+	for _, c := range early {
+		e.addCandidate(c)
+	}
 	return nil
+}
+
+// Candidate takes a candidate of the server, also before the answer.
+func (e *Endpoint) Candidate(c string) {
+	e.mu.Lock()
+	if !e.described {
+		e.early = append(e.early, c)
+		e.mu.Unlock()
+		return
+	}
+	e.mu.Unlock()
+	e.addCandidate(c)
+}
+
+// addCandidate adds a candidate. One that is of no use is left out: there are others.
+func (e *Endpoint) addCandidate(c string) {
+	_ = e.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: c})
 }
 
 // Answer takes an offer and returns the answer.
@@ -222,9 +250,7 @@ func (e *Endpoint) AwaitOpen(ctx context.Context) error {
 // tick of a timer of 200 ms, unless the other side sends checks of its own, as browsers need not
 // wait for either. A new candidate makes it look at once; one of TCP is paired with nothing.
 func (e *Endpoint) nudge(n int) {
-	_ = e.pc.AddICECandidate(webrtc.ICECandidateInit{
-		Candidate: fmt.Sprintf("candidate:nudge 1 tcp 1 127.0.0.1 %d typ host tcptype passive", n),
-	})
+	e.addCandidate(fmt.Sprintf("candidate:nudge 1 tcp 1 127.0.0.1 %d typ host tcptype passive", n))
 }
 
 // track reads and checks what the server sends.

@@ -25,6 +25,7 @@ type Report struct {
 	Ramp      []Ramp     `json:"ramp"`
 	Idle      []Idle     `json:"idle"`
 	Storm     []Storm    `json:"storm"`
+	Failed    []string   `json:"failed,omitempty"` // what could not be measured, and why
 }
 
 // Machine is where and when it ran.

@@ -29,6 +29,9 @@ func Tables(r Report) string {
 	for _, part := range []func(*strings.Builder, Report){costTable, fanTable, readTable, checkTable, rampTable, idleTable, stormTable, holds} {
 		part(&b, r)
 	}
+	for _, f := range r.Failed {
+		fmt.Fprintf(&b, "\nNot measured: %s\n", f)
+	}
 	return b.String()
 }
 
@@ -180,7 +183,7 @@ func stormTable(b *strings.Builder, r Report) {
 	if len(r.Storm) == 0 {
 		return
 	}
-	b.WriteString("\n**Joins**, to the open data channel. Endpoints share the cores with the server, and need as much for a handshake:\n\n")
+	b.WriteString("\n**Joins** with a microphone, to the open data channel. Endpoints share the cores with the server, and need as much for a handshake:\n\n")
 	b.WriteString("| | at once | CPU ms of the server each | p50 (ms) | p99 (ms) | one alone (ms) |\n|---|--:|--:|--:|--:|--:|\n")
 	for _, s := range r.Storm {
 		fmt.Fprintf(b, "| %s | %d | %s | %.0f | %.0f | %.0f |\n", s.System, s.Joins, spread(s.CPU), s.P50.Median, s.P99.Median, s.Single)

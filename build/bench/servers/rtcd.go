@@ -147,25 +147,38 @@ func freePort() (uint16, error) {
 func (r *Rtcd) events() {
 	defer close(r.done)
 	for e := range r.conn.Events() {
-		d, ok := e.(client.Description)
-		if !ok {
-			continue
+		switch e := e.(type) {
+		case client.Description:
+			if sdp, err := e.Parse(); err == nil {
+				r.description(e.SessionID, sdp)
+			}
+		case client.Candidate:
+			c, err := e.Parse()
+			if u := r.user(e.SessionID); u != nil && err == nil {
+				u.e.Candidate(c.Candidate)
+			}
 		}
-		r.mu.Lock()
-		u := r.users[d.SessionID]
-		r.mu.Unlock()
-		sdp, err := d.Parse()
-		if u == nil || err != nil {
-			continue
-		}
-		to := u.offers
-		if sdp.Type == "answer" {
-			to = u.answers
-		}
-		select {
-		case to <- sdp.SDP:
-		default: // an endpoint that is gone; the server waits for each answer
-		}
+	}
+}
+
+func (r *Rtcd) user(session string) *user {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.users[session]
+}
+
+func (r *Rtcd) description(session string, d client.SDP) {
+	u := r.user(session)
+	if u == nil {
+		return
+	}
+	to := u.offers
+	if d.Type == "answer" {
+		to = u.answers
+	}
+	select {
+	case to <- d.SDP:
+	default: // an endpoint that is gone; the server waits for each answer
 	}
 }
 
