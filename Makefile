@@ -25,8 +25,10 @@ test:
 lint:
 	go run ./build/lint
 
+# What forwarding costs: each stage, then whole servers. Takes 40 minutes and writes docs/performance;
+# BENCH=-quick takes a few minutes and writes nothing.
 bench:
-	go test -run '^$$' -bench . -benchmem ./service/rtc/...
+	go run ./build/bench $(BENCH)
 
 # Every fuzz target for 30 seconds; FUZZTIME=5m make fuzz for more.
 fuzz:

@@ -23,7 +23,7 @@ func (k Kind) PacketsPerSecond() int { return k.FramesPerSecond * k.Packets }
 func (k Kind) sizes(n uint32, out []int) []int {
 	total := k.Packets * k.Bytes
 	if k.Video {
-		total += total * (int(n*7%21) - 10) / 100
+		total += total * (int(n*8%21) - 10) / 100
 	}
 	each, longer := total/k.Packets, total%k.Packets
 	out = out[:0]
