@@ -15,6 +15,7 @@ const meterSlots = 15
 type meter struct {
 	spatials, temporals uint8 // seen since the last keyframe that told
 
+	lone    bool // its layer is the only one
 	started bool
 	slot    int // at hand
 	slots   int // before it that count
@@ -23,9 +24,9 @@ type meter struct {
 	sum     [maxSpatials][maxTemporals]int // of all slots
 }
 
-// leastSpan is what the first packets are taken to be of: a stream begins with a keyframe, which
-// says little of what it costs.
-const leastSpan = 600 * time.Millisecond
+// loneSpan is what the first packets are taken to be of, at least, where there is nothing else that
+// could be sent: a stream begins with a keyframe, which says little of what it costs.
+const loneSpan = 600 * time.Millisecond
 
 // packetOverhead is what the network adds to a packet: headers of IP and UDP.
 const packetOverhead = 28
@@ -76,5 +77,9 @@ func (m *meter) rate(s, t int) int {
 			bytes += m.sum[i][j]
 		}
 	}
-	return int(int64(bytes) * 8 * int64(time.Second) / int64(max(span, leastSpan)))
+	least := TickInterval
+	if m.lone && m.spatials <= 1 && m.temporals <= 1 {
+		least = loneSpan
+	}
+	return int(int64(bytes) * 8 * int64(time.Second) / int64(max(span, least)))
 }

@@ -108,7 +108,7 @@ func newPublication(peer *Peer, mid string, cfg PublicationConfig) *Publication 
 		rids = []string{""}
 	}
 	for _, rid := range rids {
-		pub.layers = append(pub.layers, &layer{pub: pub, rid: rid})
+		pub.layers = append(pub.layers, &layer{pub: pub, rid: rid, meter: meter{lone: len(rids) == 1}})
 	}
 	pub.subs.Store(new([]*Subscription))
 	return pub
