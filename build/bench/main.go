@@ -88,10 +88,9 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Println("bench: takes", o.duration(), "on a machine with two cores; nothing else should run on it")
 	begin := time.Now()
+	var stages error
 	if o.micro {
-		if err := micro(ctx, o); err != nil {
-			return err
-		}
+		stages = micro(ctx, o)
 	}
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -109,6 +108,9 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("build the servers: %w", err)
 	}
 	r := report.Report{Machine: machine(ctx, begin, o.quick)}
+	if stages != nil {
+		b.fail(&r, "the stages", stages)
+	}
 	if err := b.all(ctx, &r, scenarios(fans), wanted); err != nil {
 		return err
 	}
