@@ -5,6 +5,9 @@ import "github.com/tinylib/msgp/msgp"
 // AppendMap appends the head of a map of n pairs.
 func AppendMap(dst []byte, n int) []byte { return msgp.AppendMapHeader(dst, uint32(n)) }
 
+// AppendArray appends the head of an array of n values.
+func AppendArray(dst []byte, n int) []byte { return msgp.AppendArrayHeader(dst, uint32(n)) }
+
 // AppendString appends a str.
 func AppendString(dst []byte, s string) []byte { return msgp.AppendString(dst, s) }
 

@@ -35,6 +35,12 @@ type Reader struct {
 
 // NewReader returns a reader of b, which it does not change.
 func NewReader(b []byte, limits Limits) *Reader {
+	r := MakeReader(b, limits)
+	return &r
+}
+
+// MakeReader is NewReader for one that need not be allocated.
+func MakeReader(b []byte, limits Limits) Reader {
 	if limits.Depth == 0 {
 		limits.Depth = 4
 	}
@@ -44,7 +50,7 @@ func NewReader(b []byte, limits Limits) *Reader {
 	if limits.String == 0 {
 		limits.String = 1 << 20
 	}
-	return &Reader{rest: b, limits: limits}
+	return Reader{rest: b, limits: limits}
 }
 
 // Len returns how many bytes are not read yet.
@@ -115,6 +121,12 @@ func (r *Reader) String(limit int) (string, error) {
 func (r *Reader) Map() (int, error) {
 	n, rest, err := msgp.ReadMapHeaderBytes(r.rest)
 	return r.elements(n, 2, rest, err)
+}
+
+// Array reads the head of an array and returns the number of its values.
+func (r *Reader) Array() (int, error) {
+	n, rest, err := msgp.ReadArrayHeaderBytes(r.rest)
+	return r.elements(n, 1, rest, err)
 }
 
 // elements checks the declared number of elements, each of width values and so of as many bytes
@@ -199,10 +211,7 @@ func (r *Reader) Skip(depth int) error {
 		n, err = r.Map()
 		n *= 2
 	case msgp.ArrayType:
-		var size uint32
-		var rest []byte
-		size, rest, err = msgp.ReadArrayHeaderBytes(r.rest)
-		n, err = r.elements(size, 1, rest, err)
+		n, err = r.Array()
 	case msgp.StrType, msgp.BinType:
 		_, err = r.Bytes()
 		return err

@@ -31,10 +31,10 @@ func appendSession(dst []byte, typ, sessionID string) []byte {
 	return appendPair(dst, "sessionID", sessionID)
 }
 
-// AppendJoin appends a join. Props that are nil are left out.
+// AppendJoin appends a join. Props that are nil, and a token and a role that are empty, are left out.
 func AppendJoin(dst []byte, j Join) []byte {
 	n := 3
-	for _, set := range []bool{j.ChannelID != nil, j.AV1Support != nil, j.DCSignaling != nil} {
+	for _, set := range []bool{j.ChannelID != nil, j.AV1Support != nil, j.DCSignaling != nil, j.Token != "", j.Role != ""} {
 		if set {
 			n++
 		}
@@ -52,6 +52,12 @@ func AppendJoin(dst []byte, j Join) []byte {
 	}
 	if j.DCSignaling != nil {
 		dst = msgpack.AppendBool(msgpack.AppendString(dst, "dcSignaling"), *j.DCSignaling)
+	}
+	if j.Token != "" {
+		dst = appendPair(dst, "token", j.Token)
+	}
+	if j.Role != "" {
+		dst = appendPair(dst, "role", string(j.Role))
 	}
 	return dst
 }

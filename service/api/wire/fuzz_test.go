@@ -24,13 +24,23 @@ func FuzzWSMessage(f *testing.F) {
 			f.Add(unhex(f, typ+" 82 "+key+" 03 "+key+" c0"))
 		}
 	}
+	for _, typ := range []string{"a86d6f646572617465", "a46a6f696e", "a573746174 73", "a56572726f72"} { // of two, the last
+		f.Add(unhex(f, typ+" 82 a6657863657074 92a161a162 a6657863657074 90"))
+		f.Add(unhex(f, typ+" 82 a5746f6b656e a161 a5746f6b656e a0"))
+		f.Add(unhex(f, typ+" 82 a4726f6c65 a161 a4726f6c65 01"))
+		f.Add(unhex(f, typ+" 82 aa7075626c697368657273 05 aa7075626c697368657273 ff"))
+	}
 	for _, b := range hostile(f) {
 		if len(b) < 256 {
 			f.Add(b)
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		typ := wire.Type(b)
 		if m, err := wire.Decode(b); err == nil {
+			if m.Type != typ {
+				t.Fatalf("type %q, then %q", typ, m.Type)
+			}
 			if want := reference(t, b); !reflect.DeepEqual(m, want) {
 				t.Fatalf("got %+v, the reference %+v", m, want)
 			}
@@ -70,6 +80,8 @@ func reference(t *testing.T, b []byte) wire.Message {
 		var v map[string]string
 		must(d.Decode(&v))
 		m.SessionID = v["sessionID"]
+	case wire.TypeModerate:
+		m.Moderate = referenceModerate(t, d)
 	case wire.TypeRTC:
 		m.Signal = referenceSignal(t, d)
 	case wire.TypeJoin:
@@ -83,6 +95,16 @@ func reference(t *testing.T, b []byte) wire.Message {
 			text, truth := msgpcode.IsString(code), code == msgpcode.True || code == msgpcode.False
 			id := map[string]*string{"callID": &m.Join.CallID, "userID": &m.Join.UserID, "sessionID": &m.Join.SessionID}[key]
 			flag := map[string]**bool{"av1Support": &m.Join.AV1Support, "dcSignaling": &m.Join.DCSignaling}[key]
+			if key == "token" || key == "role" { // strings, or we would have refused
+				s, err := d.DecodeString()
+				must(err)
+				if key == "token" {
+					m.Join.Token = s
+				} else {
+					m.Join.Role = wire.CallRole(s)
+				}
+				continue
+			}
 			switch {
 			case id != nil && text:
 				*id, err = d.DecodeString()
@@ -135,6 +157,30 @@ func referenceSignal(t *testing.T, d *msgpack.Decoder) wire.Signal {
 	return s
 }
 
+func referenceModerate(t *testing.T, d *msgpack.Decoder) wire.Moderate {
+	t.Helper()
+	var v struct {
+		CallID    string   `msgpack:"callID"`
+		Action    string   `msgpack:"action"`
+		SessionID string   `msgpack:"sessionID"`
+		StreamID  string   `msgpack:"streamID"`
+		Except    []string `msgpack:"except"`
+		Active    bool     `msgpack:"active"`
+		Until     string   `msgpack:"until"`
+	}
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("the reference refuses: %v", err)
+	}
+	m := wire.Moderate{
+		CallID: v.CallID, Action: wire.Action(v.Action), SessionID: v.SessionID, StreamID: v.StreamID,
+		Active: v.Active, Until: v.Until,
+	}
+	if len(v.Except) > 0 {
+		m.Except = v.Except
+	}
+	return m
+}
+
 // referenceServer is reference for a message of the server.
 func referenceServer(t *testing.T, b []byte) wire.ServerMessage {
 	t.Helper()
@@ -148,13 +194,29 @@ func referenceServer(t *testing.T, b []byte) wire.ServerMessage {
 		m.Signal = referenceSignal(t, d)
 		return m
 	}
+	if typ == wire.TypeStats {
+		var v struct {
+			CallID       string `msgpack:"callID"`
+			Participants int    `msgpack:"participants"`
+			Publishers   int    `msgpack:"publishers"`
+			Subscribers  int    `msgpack:"subscribers"`
+		}
+		if err := d.Decode(&v); err != nil {
+			t.Fatalf("the reference refuses: %v", err)
+		}
+		m.Stats = wire.Stats{CallID: v.CallID, Participants: v.Participants, Publishers: v.Publishers, Subscribers: v.Subscribers}
+		return m
+	}
 	var v map[string]string
 	if err := d.Decode(&v); err != nil {
 		t.Fatalf("the reference refuses: %v", err)
 	}
-	if typ == wire.TypeHello {
+	switch typ {
+	case wire.TypeHello:
 		m.ClientID, m.ConnID = v["clientID"], v["connID"]
-	} else {
+	case wire.TypeError:
+		m.Error = wire.Error{SessionID: v["sessionID"], CallID: v["callID"], Reason: v["reason"]}
+	default:
 		m.SessionID = v["sessionID"]
 	}
 	return m

@@ -100,6 +100,58 @@ var golden = []struct {
 			GroupID: "c1", UserID: "u1", SessionID: "s1", CallID: "call1", Type: wire.SignalVoiceOn,
 		}},
 	},
+	{
+		name: "join-token",
+		hex: "a46a6f696e 85 a663616c6c4944 a563616c6c31 a6757365724944 a27531 a973657373696f6e4944 " +
+			"a27331 a5746f6b656e a8727463646a745f78 a4726f6c65 aa73756273637269626572",
+		from: &wire.Message{Type: wire.TypeJoin, Join: wire.Join{
+			CallID: "call1", UserID: "u1", SessionID: "s1", Token: "rtcdjt_x", Role: wire.RoleSubscriber,
+		}},
+	},
+	{
+		name: "moderate-disconnect",
+		hex: "a86d6f646572617465 83 a663616c6c4944 a563616c6c31 a6616374696f6e aa646973636f6e6e656374 " +
+			"a973657373696f6e4944 a27331",
+		from: &wire.Message{Type: wire.TypeModerate, Moderate: wire.Moderate{
+			CallID: "call1", Action: wire.ActionDisconnect, SessionID: "s1",
+		}},
+	},
+	{
+		name: "moderate-unpublish",
+		hex: "a86d6f646572617465 84 a663616c6c4944 a563616c6c31 a6616374696f6e a9756e7075626c697368 " +
+			"a873747265616d4944 a3737431 a5756e74696c a863616c6c5f656e64",
+		from: &wire.Message{Type: wire.TypeModerate, Moderate: wire.Moderate{
+			CallID: "call1", Action: wire.ActionUnpublish, StreamID: "st1", Until: wire.UntilCallEnd,
+		}},
+	},
+	{
+		name: "moderate-mute-all",
+		hex: "a86d6f646572617465 83 a663616c6c4944 a563616c6c31 a6616374696f6e a86d7574655f616c6c " +
+			"a6657863657074 92 a27331 a27332",
+		from: &wire.Message{Type: wire.TypeModerate, Moderate: wire.Moderate{
+			CallID: "call1", Action: wire.ActionMuteAll, Except: []string{"s1", "s2"},
+		}},
+	},
+	{
+		name: "moderate-mute-state",
+		hex: "a86d6f646572617465 83 a663616c6c4944 a563616c6c31 a6616374696f6e aa6d7574655f7374617465 " +
+			"a6616374697665 c3",
+		from: &wire.Message{Type: wire.TypeModerate, Moderate: wire.Moderate{
+			CallID: "call1", Action: wire.ActionMuteState, Active: true,
+		}},
+	},
+	{
+		name: "error",
+		hex: "a56572726f72 83 a973657373696f6e4944 a27331 a6726561736f6e ad746f6b656e5f696e76616c6964 " +
+			"a663616c6c4944 a563616c6c31",
+		to: &wire.ServerMessage{Type: wire.TypeError, Error: wire.Error{SessionID: "s1", CallID: "call1", Reason: "token_invalid"}},
+	},
+	{
+		name: "stats",
+		hex: "a57374617473 84 a663616c6c4944 a563616c6c31 ac7061727469636970616e7473 03 " +
+			"aa7075626c697368657273 02 ab7375627363726962657273 01",
+		to: &wire.ServerMessage{Type: wire.TypeStats, Stats: wire.Stats{CallID: "call1", Participants: 3, Publishers: 2, Subscribers: 1}},
+	},
 }
 
 func encode(t testing.TB, m wire.Message) []byte {
@@ -113,6 +165,8 @@ func encode(t testing.TB, m wire.Message) []byte {
 		return wire.AppendReconnect(nil, m.SessionID)
 	case wire.TypeRTC:
 		return wire.AppendRTC(nil, m.Signal)
+	case wire.TypeModerate:
+		return wire.AppendModerate(nil, m.Moderate)
 	}
 	t.Fatalf("type %q is not a backend's", m.Type)
 	return nil
@@ -129,6 +183,10 @@ func encodeServer(t testing.TB, m wire.ServerMessage) []byte {
 		return wire.AppendRTC(nil, m.Signal)
 	case wire.TypeVAD:
 		return wire.AppendVAD(nil, m.Signal)
+	case wire.TypeError:
+		return wire.AppendError(nil, m.Error)
+	case wire.TypeStats:
+		return wire.AppendStats(nil, m.Stats)
 	}
 	t.Fatalf("type %q is not the server's", m.Type)
 	return nil

@@ -13,7 +13,8 @@ import (
 	"rtcd/service/msgpack"
 )
 
-// The types of messages.
+// The types of messages. Those of the second block are spoken on connections that chose
+// SubprotocolV2 alone.
 const (
 	TypeHello     = "hello"
 	TypeJoin      = "join"
@@ -22,9 +23,20 @@ const (
 	TypeRTC       = "rtc"
 	TypeClose     = "close"
 	TypeVAD       = "vad"
+
+	TypeModerate = "moderate"
+	TypeError    = "error"
+	TypeStats    = "stats"
 )
 
-var types = [...]string{TypeHello, TypeJoin, TypeLeave, TypeReconnect, TypeRTC, TypeClose, TypeVAD}
+// SubprotocolV2 is the WebSocket subprotocol of connections that take the messages beyond the
+// established ones. One that asks for none gets none of them.
+const SubprotocolV2 = "rtcd.v2"
+
+var types = [...]string{
+	TypeHello, TypeJoin, TypeLeave, TypeReconnect, TypeRTC, TypeClose, TypeVAD,
+	TypeModerate, TypeError, TypeStats,
+}
 
 // SignalType is the number in an rtc or vad message.
 type SignalType int64
@@ -50,6 +62,7 @@ const (
 	maxText    = 1 << 10 // bytes of a key or another string
 	maxDepth   = 4       // of arrays and maps within each other
 	maxEntries = 64      // of an array or a map
+	maxCount   = 1<<31 - 1
 )
 
 // Errors of decoding.
@@ -59,14 +72,40 @@ var (
 	ErrID          = errors.New("id is not valid")
 	ErrText        = errors.New("text is not UTF-8")
 	ErrMissing     = errors.New("data is nil or empty")
+	ErrCount       = errors.New("count is out of range")
 )
 
+// CallRole is what a session may do in its call.
+type CallRole string
+
+// The roles of sessions.
+const (
+	RoleFull          CallRole = ""              // publishes and subscribes: whoever is given no role
+	RolePublisher     CallRole = "publisher"     // the same, by name
+	RoleSubscriber    CallRole = "subscriber"    // publishes nothing
+	RolePublisherOnly CallRole = "publisheronly" // subscribes to nothing
+	RoleModerator     CallRole = "moderator"     // publishes, subscribes, and may moderate
+)
+
+// Valid reports whether the role is one of those above.
+func (r CallRole) Valid() bool {
+	switch r {
+	case RoleFull, RolePublisher, RoleSubscriber, RolePublisherOnly, RoleModerator:
+		return true
+	}
+	return false
+}
+
 // Join is the data of a join. Props that were absent or of a wrong type are nil; ids that were
-// not strings are empty.
+// not strings are empty. A token or a role that is no string makes the join undecodable: it must
+// not open more than what was meant.
 type Join struct {
 	CallID, UserID, SessionID string
 	ChannelID                 *string
 	AV1Support, DCSignaling   *bool
+
+	Token string   // who brings one joins as it says; a secret, for no log
+	Role  CallRole // as it was asked for, valid or not
 }
 
 // Signal is the data of an rtc or vad message.
@@ -78,18 +117,35 @@ type Signal struct {
 
 // Message is what a backend sends. Type says which other field is set.
 type Message struct {
-	Type      string // TypeJoin, TypeLeave, TypeReconnect or TypeRTC
+	Type      string // TypeJoin, TypeLeave, TypeReconnect, TypeRTC or TypeModerate
 	Join      Join
 	SessionID string // leave, reconnect
 	Signal    Signal // rtc
+	Moderate  Moderate
 }
 
 // ServerMessage is what the server sends.
 type ServerMessage struct {
-	Type             string // TypeHello, TypeClose, TypeRTC or TypeVAD
+	Type             string // TypeHello, TypeClose, TypeRTC, TypeVAD, TypeError or TypeStats
 	ClientID, ConnID string // hello
 	SessionID        string // close
 	Signal           Signal // rtc, vad
+	Error            Error
+	Stats            Stats
+}
+
+// Type returns the type of a message without looking at its data: one of the constants, or "" for
+// a message of no known type and for one that has none. It allocates nothing.
+func Type(b []byte) string {
+	if len(b) > MaxMessage {
+		return ""
+	}
+	r := msgpack.MakeReader(b, limits)
+	raw, err := r.Bytes()
+	if err != nil {
+		return ""
+	}
+	return known(raw)
 }
 
 // Decode decodes a message of a backend. The error of one that is well-formed but of no known
@@ -109,6 +165,8 @@ func Decode(b []byte) (Message, error) {
 		m.SessionID = ids[0]
 	case TypeRTC:
 		m.Signal, err = readSignal(r)
+	case TypeModerate:
+		m.Moderate, err = readModerate(r)
 	default:
 		if err = r.Skip(0); err == nil {
 			err = ErrUnknownType
@@ -138,6 +196,12 @@ func DecodeServer(b []byte) (ServerMessage, error) {
 		m.SessionID = ids[0]
 	case TypeRTC, TypeVAD:
 		m.Signal, err = readSignal(r)
+	case TypeError:
+		var words [3]string
+		err = readStrings(r, []string{"sessionID", "callID", "reason"}, words[:])
+		m.Error = Error{SessionID: words[0], CallID: words[1], Reason: words[2]}
+	case TypeStats:
+		m.Stats, err = readStats(r)
 	default:
 		if err = r.Skip(0); err == nil {
 			err = ErrUnknownType
@@ -149,23 +213,30 @@ func DecodeServer(b []byte) (ServerMessage, error) {
 	return m, nil
 }
 
+var limits = msgpack.Limits{Depth: maxDepth, Elements: maxEntries, String: MaxMessage}
+
 // open reads the type of a message: a str, or a bin. One that is none of ours becomes "", so that
 // nothing downstream ever sees it.
 func open(b []byte) (*msgpack.Reader, string, error) {
 	if len(b) > MaxMessage {
 		return nil, "", ErrTooLarge
 	}
-	r := msgpack.NewReader(b, msgpack.Limits{Depth: maxDepth, Elements: maxEntries, String: MaxMessage})
+	r := msgpack.NewReader(b, limits)
 	raw, err := r.Bytes()
 	if err != nil {
 		return nil, "", fmt.Errorf("message type: %w", err)
 	}
+	return r, known(raw), nil
+}
+
+// known returns the constant that raw spells, or "".
+func known(raw []byte) string {
 	for _, t := range types {
 		if string(raw) == t {
-			return r, t, nil
+			return t
 		}
 	}
-	return r, "", nil
+	return ""
 }
 
 // readStrings reads a map of strings, all keys and values, and puts those of keys into out.
@@ -235,6 +306,10 @@ func readJoin(r *msgpack.Reader) (Join, error) {
 			j.AV1Support, err = optional(r, r.Bool)
 		case "dcSignaling":
 			j.DCSignaling, err = optional(r, r.Bool)
+		case "token":
+			j.Token, err = r.String(maxText)
+		case "role":
+			j.Role, err = readRole(r)
 		default:
 			err = r.Skip(1)
 		}
@@ -243,6 +318,11 @@ func readJoin(r *msgpack.Reader) (Join, error) {
 		}
 	}
 	return j, nil
+}
+
+func readRole(r *msgpack.Reader) (CallRole, error) {
+	s, err := readID(r)
+	return CallRole(s), err
 }
 
 // readJoinID reads an id; a value of another type is no id, which is not this package's worry.

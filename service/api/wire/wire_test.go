@@ -241,12 +241,13 @@ func hostile(t testing.TB) map[string][]byte {
 		"long type":       msgpack.AppendString(nil, strings.Repeat("x", 1<<20-5)),
 		"long type, data": append(msgpack.AppendString(nil, strings.Repeat("\xff", 1<<20-6)), 0xc0),
 	}
-	for _, typ := range []string{"a46a6f696e", "a56c65617665", "a97265636f6e6e656374", "a3727463", "a3666f6f", "a568656c6c6f", "a3766164"} {
+	for _, typ := range []string{"a46a6f696e", "a56c65617665", "a97265636f6e6e656374", "a3727463", "a3666f6f", "a568656c6c6f", "a3766164",
+		"a86d6f646572617465", "a56572726f72", "a57374617473"} {
 		for _, data := range []string{
 			"ddffffffff", "dfffffffff", "dbffffffff", "c6ffffffff", "c9ffffffff00", "dcffff", "deffff",
 			"81ddffffffff", "81dfffffffff", "81dbffffffff", "81c6ffffffff", "81c9ffffffff00",
 			"81a161ddffffffff", "81a161dfffffffff", "81a161dbffffffff", "81a161c6ffffffff", "81a161c9ffffffff00",
-			"81a464617461c6ffffffff", "81a464617461dbffffffff", "81a6757365724944dbffffffff", "81a7757365725f6964dbffffffff",
+			"81a464617461c6ffffffff", "81a464617461dbffffffff", "81a6757365724944dbffffffff", "81a6657863657074ddffffffff", "81a5746f6b656edbffffffff", "81a7757365725f6964dbffffffff",
 		} {
 			in[typ+" "+data] = unhex(t, typ+data)
 		}
