@@ -57,8 +57,25 @@ func newUDPMux(conn net.PacketConn) (*udpMux, error) {
 		conn: s, local: conn.LocalAddr(), ended: make(chan struct{}),
 		named: make(map[string]*udpConn), known: make(map[netip.AddrPort]*udpConn),
 	}
+	if n, ok := conn.(interface{ NameAgents(func([]byte) []byte) }); ok {
+		n.NameAgents(m.agent)
+	}
 	go m.read()
 	return m, nil
+}
+
+// agent returns the name in a STUN message if it is that of an agent, else nil.
+func (m *udpMux) agent(stun []byte) []byte {
+	name := userName(stun)
+	if name == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.named[string(name)] == nil {
+		return nil
+	}
+	return name
 }
 
 // read hands out datagrams until the socket is closed.

@@ -92,6 +92,9 @@ func NewPlane(cfg Config) *Plane {
 // NewReader returns the plane's half of a reading goroutine that owns out.
 func (p *Plane) NewReader(out *netio.Batch) netio.Reader { return &reader{plane: p, out: out} }
 
+// Known reports whether path is that of an attached peer.
+func (p *Plane) Known(path netio.Path) bool { return (*p.byPath.Load())[path] != nil }
+
 // NewPeer returns a peer that is not attached to a path yet.
 func (p *Plane) NewPeer(cfg PeerConfig) *Peer {
 	peer := newPeer(p, cfg)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/transport/v4/deadline"
@@ -108,6 +109,21 @@ type packetConn struct {
 	addr     *net.UDPAddr
 	v6       bool
 	deadline *deadline.Deadline // for reading
+
+	agents atomic.Pointer[func(stun []byte) (name []byte)] // set by NameAgents
+}
+
+// NameAgents tells how to find out which of ICE's agents a STUN message is for: f returns its name
+// as in the message, or nil. Such messages do not take from what other unknown ones have. f is
+// called from any goroutine and must not block.
+func (c *packetConn) NameAgents(f func(stun []byte) (name []byte)) { c.agents.Store(&f) }
+
+// agent returns the name of the agent that a STUN message is for, nil if there is none.
+func (c *packetConn) agent(stun []byte) []byte {
+	if f := c.agents.Load(); f != nil {
+		return (*f)(stun)
+	}
+	return nil
 }
 
 // ReadFromAddrPort waits for a control datagram.
@@ -150,18 +166,19 @@ func (c *packetConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if !to.IsValid() || to.Addr().Is6() != c.v6 {
 		return 0, c.opError("write", fmt.Errorf("address %s does not fit the socket", to))
 	}
-	dests := &c.mux.dests
+	dests, path := &c.mux.dests, NewPath(c.local, to, false)
+	c.mux.proven(path) // before the answer to what is sent can be here
 	err := c.socket.sendTo(b, to)
 	if err == nil {
 		if dests.n.Load() > 0 {
-			dests.sent(NewPath(c.local, to, false))
+			dests.sent(path)
 		}
 		return len(b), nil
 	}
 	reason := sendErrorReason(err)
 	c.mux.counters.drop(reason)
 	if reason.ofDestination() {
-		dests.failed(NewPath(c.local, to, false), reason, 1, c.mux.now())
+		dests.failed(path, reason, 1, c.mux.now())
 	}
 	if reason != DropSendBuffer {
 		return 0, c.opError("write", fmt.Errorf("to %s: %w", to, err))

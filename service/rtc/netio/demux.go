@@ -75,7 +75,8 @@ func classifyDTLS(b []byte) kind {
 type receiver struct {
 	mux    *Mux
 	queue  *controlQueue
-	local  uint16 // of the paths
+	conn   *packetConn // nil: nobody says which agents there are
+	local  uint16      // of the paths
 	reader Reader
 	out    *Batch
 	counts rxCounts
@@ -103,7 +104,7 @@ func (r *receiver) datagram(b []byte, from Path) {
 		// Before the keys are known an alert may be the honest end of a handshake; after that
 		// alerts are encrypted and a plaintext one can come from anybody.
 		r.counts.drop(DropAlert)
-	case !known && !r.allow(from):
+	case !known && !r.allow(k, b, from):
 	case !r.queue.push(b, from):
 		r.counts.drop(DropControlQueue)
 	default:
@@ -111,11 +112,15 @@ func (r *receiver) datagram(b []byte, from Path) {
 	}
 }
 
-func (r *receiver) allow(from Path) bool {
+func (r *receiver) allow(k kind, b []byte, from Path) bool {
 	if r.now == 0 {
 		r.now = r.mux.now()
 	}
-	why, ok := r.mux.budget.allow(from.addr, r.now)
+	var name []byte
+	if k == kindSTUN && r.conn != nil {
+		name = r.conn.agent(b)
+	}
+	why, ok := r.mux.budgets.allow(from, name, r.now)
 	if !ok {
 		r.counts.drop(why)
 	}

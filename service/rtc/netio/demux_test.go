@@ -164,8 +164,8 @@ func (*os6) Network() string { return "none" }
 func (*os6) String() string  { return "none" }
 
 func TestBudget(t *testing.T) {
-	addr := func(i int) [16]byte { return remote(i).Addr().As16() }
-	count := func(b *budget, n int, source func(i int) [16]byte, now time.Duration) (allowed int, drops Drops) {
+	addr := func(i int) shareKey { return sourceShare(NewPath(0, remote(i), false)) }
+	count := func(b *budget, n int, source func(i int) shareKey, now time.Duration) (allowed int, drops Drops) {
 		for i := range n {
 			if why, ok := b.allow(source(i), now); ok {
 				allowed++
@@ -175,7 +175,7 @@ func TestBudget(t *testing.T) {
 		}
 		return allowed, drops
 	}
-	one := func(int) [16]byte { return addr(1) }
+	one := func(int) shareKey { return addr(1) }
 
 	b := newBudget(200, 20_000)
 	if n, drops := count(b, 300, one, 1); n != 200 || drops[DropSourceBudget] != 100 {
@@ -190,7 +190,7 @@ func TestBudget(t *testing.T) {
 	if n, _ := count(b, 300, one, time.Minute); n != 0 {
 		t.Errorf("at a time gone by %d", n)
 	}
-	if n, _ := count(b, 10, func(int) [16]byte { return addr(2) }, time.Hour); n != 10 {
+	if n, _ := count(b, 10, func(int) shareKey { return addr(2) }, time.Hour); n != 10 {
 		t.Errorf("another source %d", n)
 	}
 
@@ -199,7 +199,10 @@ func TestBudget(t *testing.T) {
 	if n != 20_000 || drops[DropGlobalBudget] != 80_000 {
 		t.Errorf("of all sources %d, %v", n, drops)
 	}
-	v6 := func(i int) [16]byte { return netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)).As16() }
+	v6 := func(i int) shareKey {
+		from := netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)), 4000)
+		return sourceShare(NewPath(0, from, false))
+	}
 	if n, _ := count(newBudget(200, 20_000), 300, v6, 1); n != 200 {
 		t.Errorf("of one /64 %d", n)
 	}
@@ -220,6 +223,140 @@ func TestBudgetIsForUnknownPaths(t *testing.T) {
 	}
 }
 
+// near returns paths from one address.
+func near(port int) Path {
+	return NewPath(0, netip.AddrPortFrom(remote(1).Addr(), uint16(port)), false)
+}
+
+func allowed(b *budgets, n int, from func(i int) Path, name []byte, now time.Duration) (out int) {
+	for i := range n {
+		if _, ok := b.allow(from(i), name, now); ok {
+			out++
+		}
+	}
+	return out
+}
+
+// Those behind one address each have their own once ICE has answered them, and a flood from that
+// address, even by one who knows a name, takes nothing from them.
+func TestBudgetOfProvenPaths(t *testing.T) {
+	b := newBudgets(200, 20_000)
+	now := time.Second
+	junk := func(i int) Path { return near(1024 + i) }
+	if n := allowed(&b, 201, junk, nil, now); n != 200 {
+		t.Errorf("junk %d", n)
+	}
+	mine := func(int) Path { return near(9) }
+	if n := allowed(&b, 1, mine, nil, now); n != 0 {
+		t.Error("a path that has proven nothing is junk")
+	}
+	if n := allowed(&b, checkRate+1, mine, []byte("me"), now); n != checkRate {
+		t.Errorf("%d checks of an agent", n)
+	}
+	if n := allowed(&b, 1, mine, []byte("other"), now); n != 1 {
+		t.Error("checks of one agent take from another's")
+	}
+	if n := allowed(&b, 1, func(int) Path { return NewPath(0, remote(2), false) }, []byte("me"), now); n != 1 {
+		t.Error("checks from one source take from another's")
+	}
+	for i := range 100 {
+		b.prove(near(10+i), now)
+	}
+	for i := range 100 {
+		if n := allowed(&b, 100, func(int) Path { return near(10 + i) }, nil, now); n != 100 {
+			t.Fatalf("proven path %d: %d of 100", i, n)
+		}
+	}
+	if n := allowed(&b, 1, mine, nil, now); n != 0 {
+		t.Error("what others have proven counts for a path")
+	}
+	if n := allowed(&b, 101, func(int) Path { return near(10) }, []byte("me"), now); n != 100 {
+		t.Errorf("proven path above its rate: %d more, want 100", n)
+	}
+}
+
+func TestProvenPathsAreBounded(t *testing.T) {
+	b := newBudgets(200, 20_000)
+	path := func(i int) Path { return NewPath(0, remote(i), false) }
+	for i := range 120 {
+		b.prove(path(i), 1)
+	}
+	if n := allowed(&b, 24_000, func(i int) Path { return path(i % 120) }, nil, 1); n != 20_000 {
+		t.Errorf("all proven paths %d", n)
+	}
+	if n := allowed(&b, 201, func(int) Path { return path(1000) }, nil, 1); n != 200 {
+		t.Errorf("they leave %d to others", n)
+	}
+
+	b = newBudgets(5, 20_000)
+	b.prove(path(1), 1)
+	if n := allowed(&b, 6, func(int) Path { return path(1) }, nil, provenTime); n != 5 {
+		t.Errorf("%d packets", n)
+	}
+	if n := allowed(&b, 6, func(int) Path { return path(1) }, nil, 1+provenTime); n != 5 {
+		t.Errorf("later, as an unknown source, %d", n)
+	}
+
+	b = newBudgets(200, 1<<20)
+	for i := range 100_000 {
+		b.prove(path(i), time.Duration(1+i))
+	}
+	known := 0
+	for i := range 100_000 {
+		if _, _, ok := b.proven.allowKnown(pathShare(path(i)), 100_000); ok {
+			known++
+		}
+	}
+	if most := budgetSets * budgetWays; known == 0 || known > most {
+		t.Errorf("%d paths are known, at most %d are to be", known, most)
+	}
+}
+
+// What ICE writes to proves a path, unless its endpoint is attached: that one has no budget.
+func TestWritingProvesPath(t *testing.T) {
+	media := newFakeMedia()
+	attached := NewPath(0, netip.MustParseAddrPort("127.0.0.1:9"), false)
+	media.knowOnly(attached)
+	m, _ := listenUDP(t, Config{Media: media})
+	conn := m.UDPConns()[0].(*packetConn)
+	plain := NewPath(0, netip.MustParseAddrPort("127.0.0.1:10"), false)
+	for _, p := range []Path{attached, plain} {
+		if _, err := conn.WriteToAddrPort([]byte("x"), p.Remote()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, ok := m.budgets.proven.allowKnown(pathShare(p), m.now()); ok != (p == plain) {
+			t.Errorf("%v proven: %v", p, ok)
+		}
+	}
+}
+
+// A flood from an address does not keep the checks for an agent of ours from ICE.
+func TestChecksAreNotJunk(t *testing.T) {
+	media := newFakeMedia()
+	media.knowOnly()
+	r := newReceiver(t, Config{SourceRate: 5}, media)
+	r.conn = new(packetConn)
+	r.conn.NameAgents(func(stun []byte) []byte {
+		if stun[len(stun)-1] == 1 { // of the transaction
+			return []byte("agent")
+		}
+		return nil
+	})
+	for i := range 20 {
+		r.datagram(stunRequest(2), near(100+i))
+		r.datagram(dtlsRecord(22, 0, "hello"), near(100+i))
+	}
+	for i := range 6 {
+		check := stunRequest(2)
+		check[len(check)-1] = 1
+		r.datagram(check, near(200+i))
+	}
+	r.flush()
+	if s := r.mux.Stats(); s.RxControl != 5+5 || s.Drops[DropSourceBudget] != 35+1 {
+		t.Errorf("control %d, drops %v", s.RxControl, s.Drops)
+	}
+}
+
 // quietMedia is a data plane that allocates nothing.
 type quietMedia struct{ path Path }
 
@@ -231,11 +368,15 @@ func (q quietMedia) Flush()                  {}
 func TestReceivingDoesNotAllocate(t *testing.T) {
 	r := newReceiver(t, Config{SourceRate: 1 << 20, GlobalRate: 1 << 20}, newFakeMedia())
 	known, unknown := NewPath(0, remote(1), false), NewPath(0, remote(2), false)
+	proven := NewPath(0, remote(3), false)
+	r.conn = new(packetConn)
+	r.conn.NameAgents(func(stun []byte) []byte { return stun[:4] })
 	r.reader = quietMedia{known}
 	media, stun, dtls, buf := rtp(1, 1000), stunRequest(1), dtlsRecord(22, 0, "x"), make([]byte, maxDatagram)
 	if n := testing.AllocsPerRun(100, func() {
 		for range 20 {
-			for _, from := range []Path{known, unknown} {
+			r.mux.proven(proven)
+			for _, from := range []Path{known, unknown, proven} {
 				r.datagram(media, from)
 				r.datagram(stun, from)
 				r.datagram(dtls, from)

@@ -39,6 +39,9 @@ type Media interface {
 	// Reader. Nobody is told when a TCP connection's Reader is used no more, so it should be
 	// kept by nobody else.
 	NewReader(out *Batch) Reader
+
+	// Known is what a Reader's is, for any goroutine.
+	Known(from Path) bool
 }
 
 // Reader is the data plane's half of one reading goroutine. It is not safe for concurrent use
@@ -76,7 +79,7 @@ type Config struct {
 	Media Media
 
 	ControlQueue int // datagrams waiting for ICE, per UDP address; default 1024
-	SourceRate   int // control packets per second of one unknown source; default 200
+	SourceRate   int // control packets per second of one unknown source, or path in ICE; default 200
 	GlobalRate   int // control packets per second of all unknown sources; default 20,000
 
 	StreamConns       int           // TCP connections; default 1024
@@ -144,7 +147,7 @@ type Mux struct {
 	cfg      Config
 	counters counters
 	dests    destinations
-	budget   *budget
+	budgets  budgets
 	started  time.Time
 	groups   []*group
 	tcp      *streams // never nil
@@ -193,7 +196,7 @@ func Listen(cfg Config) (*Mux, error) {
 	if len(cfg.UDPAddrs)+len(cfg.TCPAddrs) > maxLocals {
 		return nil, fmt.Errorf("listen on %d addresses: at most %d", len(cfg.UDPAddrs)+len(cfg.TCPAddrs), maxLocals)
 	}
-	m := &Mux{cfg: cfg, budget: newBudget(cfg.SourceRate, cfg.GlobalRate), started: time.Now()}
+	m := &Mux{cfg: cfg, budgets: newBudgets(cfg.SourceRate, cfg.GlobalRate), started: time.Now()}
 	m.tcp = newStreams(m)
 	for _, addr := range cfg.UDPAddrs {
 		if err := m.listenUDP(canonical(addr)); err != nil {
@@ -260,6 +263,7 @@ func (m *Mux) start() {
 			rx := &receiver{
 				mux:    m,
 				queue:  g.conn.queue,
+				conn:   g.conn,
 				local:  uint16(i + 1),
 				reader: m.cfg.Media.NewReader(out),
 				out:    out,
@@ -342,6 +346,13 @@ func (m *Mux) Path(local, remote netip.AddrPort, tcp bool) (Path, error) {
 		return Path{}, fmt.Errorf("path from %s to %s: %w", local, remote, ErrNoLocal)
 	}
 	return NewPath(candidate, remote, false), nil
+}
+
+// proven notes that ICE has written to a path. That of an attached endpoint needs no budget.
+func (m *Mux) proven(path Path) {
+	if !m.cfg.Media.Known(path) {
+		m.budgets.prove(path, m.now())
+	}
 }
 
 // Stats returns the counters.

@@ -52,6 +52,12 @@ func (f *fakeMedia) knowOnly(paths ...Path) {
 	}
 }
 
+func (f *fakeMedia) Known(from Path) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known == nil || f.known[from]
+}
+
 type fakeReader struct {
 	media   *fakeMedia
 	out     *Batch
@@ -61,9 +67,7 @@ type fakeReader struct {
 }
 
 func (r *fakeReader) Known(from Path) bool {
-	r.media.mu.Lock()
-	defer r.media.mu.Unlock()
-	return r.media.known == nil || r.media.known[from]
+	return r.media.Known(from)
 }
 
 func (r *fakeReader) Receive(b []byte, from Path) {

@@ -214,7 +214,7 @@ func (s *stream) sort(frame []byte) bool {
 		s.rx.drop(DropAlert)
 	default:
 		if !known {
-			if why, ok := s.streams.mux.budget.allow(s.path.addr, s.streams.mux.now()); !ok {
+			if why, ok := s.streams.mux.budgets.allow(s.path, nil, s.streams.mux.now()); !ok {
 				s.rx.drop(why)
 				return false
 			}
@@ -253,6 +253,7 @@ func (s *stream) Write(frame []byte) (int, error) {
 			return 0, &net.OpError{Op: "write", Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: net.ErrClosed}
 		}
 	}
+	s.streams.mux.proven(s.path)
 	return len(frame), nil
 }
 
