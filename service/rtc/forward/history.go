@@ -50,6 +50,7 @@ func (h *history) keep(p *packet) {
 	}
 	at := i % historyChunk * chunkSize
 	*slot = *p
+	slot.next = 0 // which was a place in the reader's batch
 	if len(p.bytes) > maxSlot || len(p.elements) > maxElements {
 		slot.bytes = nil
 		return

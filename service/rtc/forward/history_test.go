@@ -205,13 +205,16 @@ func TestNACKOfWhatWasNeverSent(t *testing.T) {
 func TestHistory(t *testing.T) {
 	h := newHistory(defaultHistory)
 	keep := func(number uint64) {
-		h.keep(&packet{number: number, bytes: binary.BigEndian.AppendUint64(nil, number)})
+		h.keep(&packet{number: number, next: 3, bytes: binary.BigEndian.AppendUint64(nil, number)})
 	}
 	want := func(seq uint32, number uint64) {
 		t.Helper()
 		p := h.find(seq)
 		if number == 0 && p != nil || number != 0 && (p == nil || binary.BigEndian.Uint64(p.bytes) != number) {
 			t.Errorf("packet %d: %+v, want number %d", seq, p, number)
+		}
+		if p != nil && p.next != 0 {
+			t.Errorf("packet %d points into a batch that is gone", seq)
 		}
 	}
 	want(0, 0)
