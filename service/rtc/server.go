@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
 	"rtcd/service/rtc/engine"
@@ -26,17 +24,11 @@ import (
 	"rtcd/service/rtc/netio"
 )
 
-// Errors of Join and Signal.
-var (
-	ErrNoSession = errors.New("no such session")
-	ErrDraining  = errors.New("server takes no new calls")
-	ErrLimit     = errors.New("limit reached")
-	ErrOtherCall = errors.New("session is in another call")
-	ErrStopped   = errors.New("server stopped")
-)
-
 // Limits by name, as counted in rtcd_limit_hits_total.
 const (
+	LimitSessions       metrics.Limit = "sessions"
+	LimitCalls          metrics.Limit = "calls"
+	LimitParticipants   metrics.Limit = "max_participants"
 	LimitCallSessions   metrics.Limit = "sessions_per_call"
 	LimitClientSessions metrics.Limit = "sessions_per_client"
 	LimitClientCalls    metrics.Limit = "calls_per_client"
@@ -50,6 +42,8 @@ const (
 
 // Limits bounds what clients may make. Zero means no limit but for those with a default.
 type Limits struct {
+	Sessions          int // of the server, as are Calls
+	Calls             int
 	SessionsPerCall   int
 	SessionsPerClient int
 	CallsPerClient    int
@@ -83,6 +77,9 @@ type Config struct {
 	PauseLayers bool
 	// History is how many packets of a video are kept for those who miss them; see forward.Config.
 	History int
+
+	// MaxParticipants is how many sessions a call may have; 0: any number. A Grant may say less.
+	MaxParticipants int
 
 	Limits  Limits
 	Emit    func(Event) // takes the sessions' events; must not block
@@ -123,20 +120,13 @@ type Server struct {
 	mu       sync.Mutex
 	groups   map[string]*group
 	sessions map[key]*session
+	calls    int // of all groups
 	draining bool
 	stopped  bool
 	idle     chan struct{} // closed while draining and without sessions
 
 	writeMu sync.Mutex
 	writes  map[writeKey]*forward.Histogram
-}
-
-// group is what one client has.
-type group struct {
-	calls    map[string]*call
-	members  map[string]int // sessions by call id
-	sessions int
-	joins    *rate.Limiter
 }
 
 // NewServer opens the media sockets and starts. The caller closes it.
@@ -238,116 +228,6 @@ func (s *Server) tick() {
 		case <-s.stop:
 			return
 		}
-	}
-}
-
-// Join starts a session; it exists when Join returns. A join of a session that lives in the same
-// call changes nothing.
-func (s *Server) Join(groupID string, j wire.Join) error {
-	info := SessionInfo{
-		GroupID: groupID, CallID: j.CallID, UserID: j.UserID, SessionID: j.SessionID,
-		ChannelID: j.ChannelID, AV1Support: j.AV1Support, DCSignaling: j.DCSignaling,
-	}
-	for {
-		s.mu.Lock()
-		old := s.sessions[key{groupID, j.SessionID}]
-		if old == nil {
-			ses, err := s.addLocked(info)
-			s.mu.Unlock()
-			if err != nil {
-				return err
-			}
-			ses.tenant.SessionStarted()
-			ses.log.Info("session joined", "userID", info.UserID)
-			return nil
-		}
-		s.mu.Unlock()
-		if !old.ending.Load() {
-			if old.info.CallID != j.CallID {
-				return ErrOtherCall
-			}
-			return nil
-		}
-		<-old.gone // a matter of moments: it is telling the backend
-	}
-}
-
-// addLocked makes the session, and the call if it is the first, unless a limit forbids it.
-func (s *Server) addLocked(info SessionInfo) (*session, error) {
-	if s.stopped {
-		return nil, ErrStopped
-	}
-	g := s.groups[info.GroupID]
-	if g == nil {
-		g = &group{calls: make(map[string]*call), members: make(map[string]int), joins: s.joinLimiter()}
-	}
-	c := g.calls[info.CallID]
-	l := s.cfg.Limits
-	switch {
-	case c == nil && s.draining:
-		return nil, ErrDraining
-	case over(g.sessions, l.SessionsPerClient):
-		return nil, s.limited(LimitClientSessions)
-	case over(g.members[info.CallID], l.SessionsPerCall):
-		return nil, s.limited(LimitCallSessions)
-	case c == nil && over(len(g.calls), l.CallsPerClient):
-		return nil, s.limited(LimitClientCalls)
-	case !g.joins.Allow():
-		return nil, s.limited(LimitJoins)
-	}
-	if c == nil {
-		c = newCall(info.GroupID, info.CallID, s.cfg.Screens, s.cfg.Voices)
-		g.calls[info.CallID] = c
-	}
-	s.groups[info.GroupID] = g
-	g.members[info.CallID]++
-	g.sessions++
-	ses := newSession(s, c, info)
-	s.sessions[key{info.GroupID, info.SessionID}] = ses
-	c.enter(ses)
-	s.loops.Go(ses.run)
-	return ses, nil
-}
-
-func (s *Server) joinLimiter() *rate.Limiter {
-	n := s.cfg.Limits.JoinsPerSecond
-	if n == 0 {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	burst := s.cfg.Limits.JoinsBurst
-	if burst == 0 {
-		burst = 10 * n
-	}
-	return rate.NewLimiter(rate.Limit(n), burst)
-}
-
-func over(n, limit int) bool { return limit > 0 && n >= limit }
-
-func (s *Server) limited(l metrics.Limit) error {
-	s.cfg.Metrics.LimitHit(l)
-	return fmt.Errorf("%w: %s", ErrLimit, string(l))
-}
-
-// remove takes an ended session out of the tables, and its call with the last.
-func (s *Server) remove(ses *session, _ CloseReason) {
-	g := ses.info.GroupID
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.sessions, key{g, ses.info.SessionID})
-	ses.tenant.SessionEnded()
-	grp := s.groups[g]
-	grp.sessions--
-	if grp.members[ses.info.CallID]--; grp.members[ses.info.CallID] == 0 {
-		delete(grp.members, ses.info.CallID)
-		delete(grp.calls, ses.info.CallID)
-	}
-	// The group stays while its join budget is not full again, or leaving would refill it.
-	if grp.sessions == 0 && (s.cfg.Limits.JoinsPerSecond == 0 ||
-		grp.joins.Tokens() >= float64(grp.joins.Burst())-1) {
-		delete(s.groups, g)
-	}
-	if s.draining && len(s.sessions) == 0 {
-		s.closeIdle()
 	}
 }
 

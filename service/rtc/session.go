@@ -33,6 +33,7 @@ type session struct {
 	server *Server
 	call   *call
 	info   SessionInfo
+	grant  Grant
 	joined time.Time
 	tenant *metrics.Tenant
 	log    *slog.Logger
@@ -69,11 +70,12 @@ type session struct {
 	untold      bool                     // the endpoint has not been told of a change of those
 }
 
-func newSession(srv *Server, c *call, info SessionInfo) *session {
+func newSession(srv *Server, c *call, info SessionInfo, grant Grant) *session {
 	s := &session{
 		server:    srv,
 		call:      c,
 		info:      info,
+		grant:     grant,
 		joined:    time.Now(),
 		tenant:    srv.cfg.Metrics.Tenant(info.GroupID),
 		log:       srv.log.With("groupID", info.GroupID, "callID", info.CallID, "sessionID", info.SessionID),

@@ -151,6 +151,16 @@ func (pub *Publication) Close() {
 	}
 }
 
+// Muted reports whether its packets are dropped.
+func (pub *Publication) Muted() bool {
+	pub.peer.mu.Lock()
+	defer pub.peer.mu.Unlock()
+	return pub.muted
+}
+
+// Subscribers returns how many it is sent to.
+func (pub *Publication) Subscribers() int { return len(*pub.subs.Load()) }
+
 // Speaking reports whether the voice is on.
 func (pub *Publication) Speaking() bool { return pub.voice.Load() }
 

@@ -1,0 +1,155 @@
+package rtc
+
+import (
+	"golang.org/x/time/rate"
+
+	"rtcd/service/api/wire"
+	"rtcd/service/metrics"
+)
+
+// group is what one client has.
+type group struct {
+	calls    map[string]*call
+	members  map[string]int // sessions by call id
+	sessions int
+	joins    *rate.Limiter
+}
+
+// Join is JoinAs with the zero Grant.
+func (s *Server) Join(groupID string, j wire.Join) error { return s.JoinAs(groupID, j, Grant{}) }
+
+// JoinAs starts a session; it exists when JoinAs returns. A join of a session that lives in the same
+// call changes nothing, nor does its grant. What the join says of a role counts for nothing.
+func (s *Server) JoinAs(groupID string, j wire.Join, g Grant) error {
+	if !g.Role.Valid() {
+		return ErrRole
+	}
+	info := SessionInfo{
+		GroupID: groupID, CallID: j.CallID, UserID: j.UserID, SessionID: j.SessionID,
+		ChannelID: j.ChannelID, AV1Support: j.AV1Support, DCSignaling: j.DCSignaling,
+	}
+	for {
+		s.mu.Lock()
+		old := s.sessions[key{groupID, j.SessionID}]
+		if old == nil {
+			ses, err := s.addLocked(info, g)
+			s.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			ses.tenant.SessionStarted()
+			ses.log.Info("session joined", "userID", info.UserID, "role", string(g.Role))
+			return nil
+		}
+		s.mu.Unlock()
+		if !old.ending.Load() {
+			if old.info.CallID != j.CallID {
+				return ErrOtherCall
+			}
+			return nil
+		}
+		<-old.gone // a matter of moments: it is telling the backend
+	}
+}
+
+// addLocked makes the session, and the call if it is the first, unless a limit forbids it.
+func (s *Server) addLocked(info SessionInfo, grant Grant) (*session, error) {
+	if s.stopped {
+		return nil, ErrStopped
+	}
+	g := s.groups[info.GroupID]
+	if g == nil {
+		g = &group{calls: make(map[string]*call), members: make(map[string]int), joins: s.joinLimiter()}
+	}
+	c := g.calls[info.CallID]
+	if err := s.admitLocked(g, info.CallID, grant); err != nil {
+		return nil, err
+	}
+	if c == nil {
+		c = newCall(info.GroupID, info.CallID, s.cfg.Screens, s.cfg.Voices)
+		g.calls[info.CallID] = c
+		s.calls++
+	}
+	s.groups[info.GroupID] = g
+	g.members[info.CallID]++
+	g.sessions++
+	ses := newSession(s, c, info, grant)
+	s.sessions[key{info.GroupID, info.SessionID}] = ses
+	c.enter(ses)
+	s.loops.Go(ses.run)
+	return ses, nil
+}
+
+// admitLocked says whether a limit forbids another session in a call. The join budget comes last, so
+// that refusals for other reasons cost nothing of it.
+func (s *Server) admitLocked(g *group, callID string, grant Grant) error {
+	l, members := s.cfg.Limits, g.members[callID]
+	fresh := g.calls[callID] == nil
+	switch {
+	case fresh && s.draining:
+		return ErrDraining
+	case over(members, s.cfg.MaxParticipants), over(members, grant.MaxParticipants):
+		return s.limited(LimitParticipants)
+	case over(members, l.SessionsPerCall):
+		return s.limited(LimitCallSessions)
+	case over(g.sessions, l.SessionsPerClient):
+		return s.limited(LimitClientSessions)
+	case fresh && over(len(g.calls), l.CallsPerClient):
+		return s.limited(LimitClientCalls)
+	case over(len(s.sessions), l.Sessions):
+		return s.limited(LimitSessions)
+	case fresh && over(s.calls, l.Calls):
+		return s.limited(LimitCalls)
+	case !g.joins.Allow():
+		return s.limited(LimitJoins)
+	}
+	return nil
+}
+
+func (s *Server) joinLimiter() *rate.Limiter {
+	n := s.cfg.Limits.JoinsPerSecond
+	if n == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	burst := s.cfg.Limits.JoinsBurst
+	if burst == 0 {
+		burst = 10 * n
+	}
+	return rate.NewLimiter(rate.Limit(n), burst)
+}
+
+func over(n, limit int) bool { return limit > 0 && n >= limit }
+
+func (s *Server) limited(l metrics.Limit) error {
+	s.cfg.Metrics.LimitHit(l)
+	return limitError{l}
+}
+
+// remove takes an ended session out of the tables, and its call with the last.
+func (s *Server) remove(ses *session, _ CloseReason) {
+	g := ses.info.GroupID
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, key{g, ses.info.SessionID})
+	ses.tenant.SessionEnded()
+	grp := s.groups[g]
+	grp.sessions--
+	if grp.members[ses.info.CallID]--; grp.members[ses.info.CallID] == 0 {
+		delete(grp.members, ses.info.CallID)
+		delete(grp.calls, ses.info.CallID)
+		s.calls--
+	}
+	s.forgetLocked(g, grp)
+	if s.draining && len(s.sessions) == 0 {
+		s.closeIdle()
+	}
+}
+
+// forgetLocked forgets a group that has nothing left. It stays while its join budget is not full
+// again, or leaving would refill it.
+func (s *Server) forgetLocked(id string, g *group) {
+	if g.sessions == 0 && len(g.calls) == 0 && (s.cfg.Limits.JoinsPerSecond == 0 ||
+		g.joins.Tokens() >= float64(g.joins.Burst())-1) {
+		delete(s.groups, id)
+	}
+}
