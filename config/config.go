@@ -25,9 +25,14 @@ type Mode string
 const (
 	// ModeDropIn accepts what deployments of the protocol run with today and warns of weak settings.
 	ModeDropIn Mode = "drop-in"
+	// ModeDevelopment is another word for ModeDropIn.
+	ModeDevelopment Mode = "development"
 	// ModeProduction refuses to start with weak settings.
 	ModeProduction Mode = "production"
 )
+
+// Production reports whether weak settings are refused.
+func (m Mode) Production() bool { return m == ModeProduction }
 
 // A Secret is a value that must not be printed: formatting and logging it show a placeholder.
 type Secret string
@@ -58,8 +63,11 @@ func (s Secret) Reveal() string { return string(s) }
 type Config struct {
 	Mode     Mode     `toml:"mode" env:"RTCD_MODE" default:"drop-in"`
 	API      API      `toml:"api"`
+	Policy   Policy   `toml:"policy"`
+	Call     Call     `toml:"call"`
 	RTC      RTC      `toml:"rtc"`
 	Store    Store    `toml:"store"`
+	Audit    Audit    `toml:"audit"`
 	Logger   Logger   `toml:"logger"`
 	Shutdown Shutdown `toml:"shutdown"`
 }
@@ -74,8 +82,9 @@ type API struct {
 
 // HTTP is about the API listener.
 type HTTP struct {
-	ListenAddress string `toml:"listen_address" env:"RTCD_API_HTTP_LISTENADDRESS" default:":8045"`
-	TLS           TLS    `toml:"tls"`
+	ListenAddress  string   `toml:"listen_address" env:"RTCD_API_HTTP_LISTENADDRESS" default:":8045"`
+	TrustedProxies []string `toml:"trusted_proxies" env:"RTCD_API_HTTP_TRUSTEDPROXIES" default:"[]"` // prefixes; see Prefixes
+	TLS            TLS      `toml:"tls"`
 }
 
 // TLS is about encryption of the API listener.
@@ -83,15 +92,30 @@ type TLS struct {
 	Enable   bool   `toml:"enable" env:"RTCD_API_HTTP_TLS_ENABLE" default:"false"`
 	CertFile string `toml:"cert_file" env:"RTCD_API_HTTP_TLS_CERTFILE" default:""`
 	CertKey  string `toml:"cert_key" env:"RTCD_API_HTTP_TLS_CERTKEY" default:""` // path of the key's file
+
+	ClientAuth         ClientAuth `toml:"client_auth" env:"RTCD_API_HTTP_TLS_CLIENTAUTH" default:"none"`
+	ClientCAFile       string     `toml:"client_ca_file" env:"RTCD_API_HTTP_TLS_CLIENTCAFILE" default:""`
+	ClientCertBind     CertBind   `toml:"client_cert_bind" env:"RTCD_API_HTTP_TLS_CLIENTCERTBIND" default:"san"`
+	ClientFingerprints []string   `toml:"client_fingerprints" env:"RTCD_API_HTTP_TLS_CLIENTFINGERPRINTS" default:"[]"` // see Fingerprints
 }
 
-// Security is about who may use the API.
+// Security is about who may use the API. Each secret may stand in a file of its own instead.
 type Security struct {
-	AllowSelfRegistration bool         `toml:"allow_self_registration" env:"RTCD_API_SECURITY_ALLOWSELFREGISTRATION" default:"false"`
-	EnableAdmin           bool         `toml:"enable_admin" env:"RTCD_API_SECURITY_ENABLEADMIN" default:"false"`
-	AdminSecretKey        Secret       `toml:"admin_secret_key" env:"RTCD_API_SECURITY_ADMINSECRETKEY" default:""`
-	SessionCache          SessionCache `toml:"session_cache"`
-	BcryptCost            int          `toml:"bcrypt_cost" env:"RTCD_API_SECURITY_BCRYPTCOST" default:"10"`
+	AllowSelfRegistration bool          `toml:"allow_self_registration" env:"RTCD_API_SECURITY_ALLOWSELFREGISTRATION" default:"false"`
+	RegistrationToken     Secret        `toml:"registration_token" env:"RTCD_API_SECURITY_REGISTRATIONTOKEN" default:""`
+	RegistrationTokenFile string        `toml:"registration_token_file" env:"RTCD_API_SECURITY_REGISTRATIONTOKENFILE" default:""`
+	RegistrationCIDRs     []string      `toml:"registration_cidrs" env:"RTCD_API_SECURITY_REGISTRATIONCIDRS" default:"[]"` // prefixes; see Prefixes
+	EnableAdmin           bool          `toml:"enable_admin" env:"RTCD_API_SECURITY_ENABLEADMIN" default:"false"`
+	AdminSecretKey        Secret        `toml:"admin_secret_key" env:"RTCD_API_SECURITY_ADMINSECRETKEY" default:""`
+	AdminSecretKeyFile    string        `toml:"admin_secret_key_file" env:"RTCD_API_SECURITY_ADMINSECRETKEYFILE" default:""`
+	AuditorSecretKey      Secret        `toml:"auditor_secret_key" env:"RTCD_API_SECURITY_AUDITORSECRETKEY" default:""`
+	AuditorSecretKeyFile  string        `toml:"auditor_secret_key_file" env:"RTCD_API_SECURITY_AUDITORSECRETKEYFILE" default:""`
+	SessionCache          SessionCache  `toml:"session_cache"`
+	BcryptCost            int           `toml:"bcrypt_cost" env:"RTCD_API_SECURITY_BCRYPTCOST" default:"10"`
+	BasicAuthScope        BasicScope    `toml:"basic_auth_scope" env:"RTCD_API_SECURITY_BASICAUTHSCOPE" default:"all"`
+	RequireTLS            bool          `toml:"require_tls" env:"RTCD_API_SECURITY_REQUIRETLS" default:"false"`
+	TicketTTL             time.Duration `toml:"ticket_ttl" env:"RTCD_API_SECURITY_TICKETTTL" default:"60s"`
+	TicketBind            []string      `toml:"ticket_bind" env:"RTCD_API_SECURITY_TICKETBIND" default:"client,addr"` // see TicketClient, TicketAddr
 }
 
 // SessionCache is about bearer tokens.
@@ -104,9 +128,17 @@ func (s SessionCache) Expiration() time.Duration {
 	return time.Duration(s.ExpirationMinutes) * time.Minute
 }
 
-// Admin is about the operator's listener: profiles and metrics, without authentication.
+// Admin is about the operator's listener: profiles, metrics and the routes below /admin.
 type Admin struct {
-	ListenAddress string `toml:"listen_address" env:"RTCD_API_ADMIN_LISTENADDRESS" default:"127.0.0.1:8046"` // "" = off
+	ListenAddress string   `toml:"listen_address" env:"RTCD_API_ADMIN_LISTENADDRESS" default:"127.0.0.1:8046"` // "" = off
+	AllowedCIDRs  []string `toml:"allowed_cidrs" env:"RTCD_API_ADMIN_ALLOWEDCIDRS" default:"[]"`               // prefixes; empty = any address
+	TLS           AdminTLS `toml:"tls"`
+}
+
+// AdminTLS is about encryption of the operator's listener, with the files of [TLS].
+type AdminTLS struct {
+	Enable     bool       `toml:"enable" env:"RTCD_API_ADMIN_TLS_ENABLE" default:"false"`
+	ClientAuth ClientAuth `toml:"client_auth" env:"RTCD_API_ADMIN_TLS_CLIENTAUTH" default:"none"`
 }
 
 // APILimits bounds what backends may use.
@@ -157,6 +189,7 @@ const (
 // TURN is about short-lived TURN credentials.
 type TURN struct {
 	StaticAuthSecret             Secret `toml:"static_auth_secret" env:"RTCD_RTC_TURNCONFIG_STATICAUTHSECRET" default:""`
+	StaticAuthSecretFile         string `toml:"static_auth_secret_file" env:"RTCD_RTC_TURNCONFIG_STATICAUTHSECRETFILE" default:""`
 	CredentialsExpirationMinutes int    `toml:"credentials_expiration_minutes" env:"RTCD_RTC_TURNCONFIG_CREDENTIALSEXPIRATIONMINUTES" default:"1440"`
 }
 
@@ -174,6 +207,7 @@ type RTCLimits struct {
 	JoinsBurst          int `toml:"joins_burst" env:"RTCD_RTC_LIMITS_JOINSBURST" default:"1000"`                   // per client
 	RemoteCandidates    int `toml:"remote_candidates" env:"RTCD_RTC_LIMITS_REMOTECANDIDATES" default:"32"`         // per session
 	MediaSections       int `toml:"media_sections" env:"RTCD_RTC_LIMITS_MEDIASECTIONS" default:"1024"`             // per session
+	BitratePerClient    int `toml:"bitrate_per_client" env:"RTCD_RTC_LIMITS_BITRATEPERCLIENT" default:"0"`         // bits/s received from all its sessions; 0 = off
 	TCPConnections      int `toml:"tcp_connections" env:"RTCD_RTC_LIMITS_TCPCONNECTIONS" default:"1024"`           // media port
 	TCPConnectionsPerIP int `toml:"tcp_connections_per_ip" env:"RTCD_RTC_LIMITS_TCPCONNECTIONSPERIP" default:"32"` // media port
 }

@@ -19,10 +19,12 @@ type ICEServer struct {
 	URLs       []string `toml:"urls"`
 	Username   Secret   `toml:"username,omitempty"`
 	Credential Secret   `toml:"credential,omitempty"`
+	// CredentialFile is the path of a file with the credential. Load reads it.
+	CredentialFile string `toml:"credential_file,omitempty"`
 }
 
 // serverFields are the keys of an entry.
-var serverFields = []string{"urls", "username", "credential"}
+var serverFields = []string{"urls", "username", "credential", "credential_file"}
 
 // IsTURN reports whether the entry is a TURN one; else it is a STUN one.
 func (s ICEServer) IsTURN() bool {
@@ -161,15 +163,18 @@ func serverFromTable(table map[string]any, key string) (ICEServer, Faults) {
 			var bad Faults
 			s.URLs, bad = stringList(list, key+".urls")
 			faults = append(faults, bad...)
-		case "username", "credential":
+		case "username", "credential", "credential_file":
 			text, ok := value.(string)
 			if !ok && value != nil {
 				faults = append(faults, Fault{Key: key + "." + name, Value: redacted, Rule: "must be a string"})
 			}
-			if name == "username" {
+			switch name {
+			case "username":
 				s.Username = Secret(text)
-			} else {
+			case "credential":
 				s.Credential = Secret(text)
+			default:
+				s.CredentialFile = text
 			}
 		}
 	}

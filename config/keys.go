@@ -33,6 +33,7 @@ var (
 	portsType    = reflect.TypeFor[PortOverride]()
 	serversType  = reflect.TypeFor[[]ICEServer]()
 	namesType    = reflect.TypeFor[[]string]()
+	pairsType    = reflect.TypeFor[map[string]string]()
 )
 
 // registry is what the tags of Config say: all keys in order, the same by name, by variable, and
@@ -126,6 +127,15 @@ func (k *Key) setText(c *Config, text string) Faults {
 		f.Set(reflect.ValueOf(servers))
 	case f.Type() == namesType:
 		f.Set(reflect.ValueOf(splitNames(text)))
+	case f.Type() == pairsType, isTableList(f.Type()):
+		v, err := jsonValue(text)
+		if err != nil {
+			return bad(ruleJSON)
+		}
+		if v != nil {
+			return k.setTOML(c, v)
+		}
+		f.SetZero()
 	case f.Type() == durationType:
 		d, err := time.ParseDuration(text)
 		if err != nil {
@@ -150,9 +160,10 @@ func (k *Key) setText(c *Config, text string) Faults {
 	return nil
 }
 
-// splitNames returns the entries of a comma list, without the spaces around them.
+// splitNames returns the entries of a comma list, without the spaces around them; "[]" is an empty
+// one.
 func splitNames(text string) []string {
-	if strings.TrimSpace(text) == "" {
+	if text = strings.TrimSpace(text); text == "" || text == "[]" {
 		return []string{}
 	}
 	names := strings.Split(text, ",")
@@ -195,6 +206,18 @@ func (k *Key) setTOML(c *Config, v any) Faults {
 			names = append(names, name)
 		}
 		f.Set(reflect.ValueOf(names))
+	case f.Type() == pairsType:
+		table, ok := v.(map[string]any)
+		if !ok {
+			return wrong("a table")
+		}
+		return k.setPairs(f, table)
+	case isTableList(f.Type()):
+		list, ok := anyList(v)
+		if !ok {
+			return wrong("a list of tables")
+		}
+		return k.setTables(f, list)
 	case f.Type() == durationType:
 		s, ok := v.(string)
 		if !ok {

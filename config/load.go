@@ -36,46 +36,58 @@ var serviceURL = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 // A missing file is not an error. The report is never nil, also beside an error: [Faults] if keys
 // break rules, else why the file could not be used. The configuration is valid only without an error.
 func Load(path string, environ []string) (Config, *Report, error) {
-	data, err := readFile(path)
+	data, mode, err := readFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		c, report := load(nil, path, environ)
+		c, report := loadFile(nil, path, 0, environ)
 		report.FileMissing = true
 		return c, report, report.Err
 	case err != nil:
 		report := &Report{Path: path, Err: fmt.Errorf("read configuration: %w", err)}
 		return Default(), report, report.Err
 	}
-	c, report := load(data, path, environ)
+	c, report := loadFile(data, path, mode, environ)
 	return c, report, report.Err
 }
 
-func readFile(path string) ([]byte, error) {
+func readFile(path string) ([]byte, fs.FileMode, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if len(data) > maxFileBytes {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFileBytes)
+		return nil, 0, fmt.Errorf("%s is larger than %d bytes", path, maxFileBytes)
 	}
-	return data, nil
+	return data, info.Mode(), nil
 }
 
 // A loading collects what a load finds.
 type loading struct {
 	config  Config
 	report  *Report
+	mode    fs.FileMode       // of the file
+	inFile  []string          // keys of secrets that stand in the file
 	faults  map[string]Faults // by key: values that could not be taken over, of the file or the environment
 	unknown int
 }
 
 func load(data []byte, path string, environ []string) (Config, *Report) {
+	return loadFile(data, path, 0, environ)
+}
+
+// loadFile is load with the permissions of the file.
+func loadFile(data []byte, path string, mode fs.FileMode, environ []string) (Config, *Report) {
 	l := &loading{
+		mode:   mode,
 		config: Default(),
 		report: &Report{Path: path, sources: map[string]string{}},
 		faults: map[string]Faults{},
@@ -123,22 +135,25 @@ func (l *loading) table(prefix string, table map[string]any) {
 		}
 		l.report.sources[name] = l.report.Path
 		l.note(key, key.setTOML(&l.config, value))
-		if key.Name == keyICEServers {
-			l.serverKeys(value)
-		}
+		l.secretStands(key)
+		l.entryKeys(key, value)
 	}
 }
 
-// serverKeys warns of unknown keys inside the entries of a list of ICE servers.
-func (l *loading) serverKeys(value any) {
+// entryKeys warns of unknown keys inside the entries of a list of tables.
+func (l *loading) entryKeys(key *Key, value any) {
+	fields := key.entryFields()
+	if fields == nil {
+		return
+	}
 	list, _ := anyList(value)
 	for i, entry := range list {
 		table, _ := entry.(map[string]any)
 		for _, raw := range slices.Sorted(maps.Keys(table)) {
-			if name := strings.ToLower(raw); !slices.Contains(serverFields, name) {
-				prefix := fmt.Sprintf("%s[%d].", keyICEServers, i)
+			if name := strings.ToLower(raw); !slices.Contains(fields, name) {
+				prefix := fmt.Sprintf("%s[%d].", key.Name, i)
 				l.unknownName("unknown key "+keyText(prefix, raw), func() string {
-					return nearest(serverFields, func(field string) float64 { return changed(name, field) })
+					return nearest(fields, func(field string) float64 { return changed(name, field) })
 				})
 			}
 		}
@@ -178,9 +193,9 @@ func (l *loading) environment(environ []string) {
 		case key != nil:
 			l.report.sources[key.Name] = name
 			l.note(key, key.setText(&l.config, value))
-			if key.Name == keyICEServers {
+			if key.entryFields() != nil {
 				if list, err := jsonList(value); err == nil {
-					l.serverKeys(list)
+					l.entryKeys(key, list)
 				}
 			}
 		case name == envSkipHello:
@@ -195,11 +210,14 @@ func (l *loading) environment(environ []string) {
 
 // finish checks the result. A key that could not be set keeps its fault and is not judged again.
 func (l *loading) finish() {
+	l.readSecretFiles()
+	checked := l.config.check()
+	l.judgeFile(checked)
 	var all Faults
 	for _, name := range slices.Sorted(maps.Keys(l.faults)) {
 		all = append(all, l.faults[name]...)
 	}
-	for _, f := range l.config.check().faults {
+	for _, f := range checked.allFaults() {
 		base, _, _ := strings.Cut(f.Key, "[")
 		if _, dup := l.faults[base]; !dup {
 			f.Source = l.report.Source(base)
@@ -217,7 +235,8 @@ func (l *loading) finish() {
 	})
 	l.report.Faults = all
 	l.report.Err = all.orNil()
-	l.report.Warnings = append(l.report.Warnings, l.config.Warnings()...)
+	l.report.Warnings = append(l.report.Warnings, checked.warnings()...)
+	l.report.Notes = checked.notes
 }
 
 // keyText writes a key of the file; one that is not plain is quoted.
@@ -246,7 +265,7 @@ func syntaxError(path string, data []byte, err error) error {
 	text = strings.ToLower(text)
 	message := strconv.Quote(parse.Message)
 	message = strings.ReplaceAll(message[1:len(message)-1], `\"`, `"`)
-	for _, word := range []string{"secret", "credential", "ice_servers", "password"} {
+	for _, word := range []string{"secret", "credential", "ice_servers", "password", "token"} {
 		if strings.Contains(text, word) {
 			message = "not valid TOML (no detail, as a secret may stand here)"
 		}

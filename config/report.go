@@ -60,13 +60,14 @@ type Report struct {
 	Path        string   // of the file, as asked for
 	FileMissing bool     // there is no file: defaults and environment applied
 	Warnings    []string // unknown names, weak settings
+	Notes       []string // what is worth knowing and may well be meant
 	Faults      Faults   // broken rules
 	Err         error    // the file could not be read or is not TOML, or Faults; nil if all is well
 
 	sources map[string]string // of keys that are not at their default
 }
 
-// OK reports whether there is neither a fault nor a warning; a missing file is fine.
+// OK reports whether there is neither a fault nor a warning; a missing file and notes are fine.
 func (r *Report) OK() bool { return r.Err == nil && len(r.Warnings) == 0 }
 
 // Source returns where the value of a key came from: "default", the path of the file, or the name
@@ -83,6 +84,9 @@ func (r *Report) String() string {
 	var b strings.Builder
 	if r.FileMissing {
 		fmt.Fprintf(&b, "note: %s: no such file, using defaults and environment\n", quoted(r.Path))
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "note: %s\n", n)
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", w)

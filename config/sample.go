@@ -15,12 +15,12 @@ var sample []byte
 func Sample() []byte { return bytes.Clone(sample) }
 
 // Encode returns the configuration as TOML that loads to an equal one. It holds the secrets; see
-// [Config.Redacted].
+// [Config.Redacted]. Of secrets that were read from files of their own it holds the path.
 func (c Config) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	enc := toml.NewEncoder(&b)
 	enc.Indent = ""
-	if err := enc.Encode(c); err != nil {
+	if err := enc.Encode(c.withoutFileSecrets()); err != nil {
 		return nil, fmt.Errorf("encode configuration: %w", err)
 	}
 	return b.Bytes(), nil
@@ -29,8 +29,7 @@ func (c Config) Encode() ([]byte, error) {
 // Redacted returns a copy whose secrets are replaced by a placeholder, fit to be shown.
 func (c Config) Redacted() Config {
 	hide := func(s *Secret) { *s = Secret(s.String()) }
-	hide(&c.API.Security.AdminSecretKey)
-	hide(&c.RTC.TURN.StaticAuthSecret)
+	c.hideSecrets()
 	servers := append([]ICEServer(nil), c.RTC.ICEServers...)
 	for i := range servers {
 		hide(&servers[i].Credential)

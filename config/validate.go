@@ -1,10 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -24,42 +20,57 @@ type checking struct {
 	faults Faults
 	weak   Faults
 	doubts []string
+	notes  []string // what may well be meant
+
+	guessable bool // a secret is weak
 }
 
-// Validate applies every rule and returns [Faults], or nil. It reads the certificate and looks at
-// the permissions of the store's folder, and changes nothing.
-func (c Config) Validate() error { return c.check().faults.orNil() }
+// Validate applies every rule and returns [Faults], or nil. It reads the certificates and looks at
+// the permissions of folders and of files of secrets, and changes nothing.
+func (c Config) Validate() error { return c.check().allFaults().orNil() }
 
 // Warnings returns what an operator should change or know but what does not stop the start: with
 // mode "drop-in" that includes the weak settings that production mode refuses.
-func (c Config) Warnings() []string {
-	found := c.check()
+func (c Config) Warnings() []string { return c.check().warnings() }
+
+func (k *checking) warnings() []string {
 	var warnings []string
-	if c.Mode != ModeProduction {
-		for _, f := range found.weak {
+	if !k.Mode.Production() {
+		for _, f := range k.weak {
 			warnings = append(warnings, fmt.Sprintf("%s = %s %s; mode %q refuses it", f.Key, quoted(f.Value), f.Rule, ModeProduction))
 		}
 	}
-	return append(warnings, found.doubts...)
+	return append(warnings, k.doubts...)
+}
+
+// allFaults returns the faults, in production mode with the weak settings.
+func (k *checking) allFaults() Faults {
+	if k.Mode.Production() {
+		return append(k.faults[:len(k.faults):len(k.faults)], k.weak...)
+	}
+	return k.faults
 }
 
 func (c Config) check() *checking {
 	k := &checking{Config: c}
 	k.checkText()
-	k.oneOf("mode", string(c.Mode), string(ModeDropIn), string(ModeProduction))
+	k.oneOf("mode", string(c.Mode), string(ModeDropIn), string(ModeProduction), string(ModeDevelopment))
 	k.checkAPI()
 	k.checkAdmin()
+	k.checkSecrets()
+	k.checkAccess()
+	k.checkPolicy()
+	k.checkCalls()
 	k.checkRTC()
 	k.checkOverrides()
 	k.checkICE()
 	k.checkStore()
+	k.checkAudit()
+	k.checkFileModes()
 	k.checkLogger()
 	k.checkLimits()
 	if c.Shutdown.DrainDeadline < 0 {
 		k.fault("shutdown.drain_deadline", c.Shutdown.DrainDeadline, "must not be negative (0 = no limit)")
-	}
-	if c.Mode == ModeProduction {
-		k.faults = append(k.faults, k.weak...)
 	}
 	return k
 }
@@ -89,8 +100,12 @@ func (k *checking) oneOf(key, value string, allowed ...string) {
 // checkText refuses bytes that no file could hold.
 func (k *checking) checkText() {
 	for _, key := range known().keys {
-		if f := key.field(&k.Config); f.Kind() == reflect.String && !utf8.ValidString(f.String()) {
+		f := key.field(&k.Config)
+		switch {
+		case f.Kind() == reflect.String && !utf8.ValidString(f.String()):
 			k.fault(key.Name, f.String(), "must be UTF-8 text")
+		case f.Type() == namesType && key.Name != keyVideoCodecs && !utf8.ValidString(strings.Join(f.Interface().([]string), "")):
+			k.fault(key.Name, strings.Join(f.Interface().([]string), ","), "must be UTF-8 text")
 		}
 	}
 	for i, s := range k.RTC.ICEServers {
@@ -108,23 +123,13 @@ func (k *checking) checkAPI() {
 	} else if !isHostPort(http.ListenAddress) {
 		k.fault(listenKey, http.ListenAddress, `must be host:port, such as ":8045" or "127.0.0.1:8045"`)
 	}
-	if http.TLS.Enable {
-		k.checkCertificate(http.TLS)
-	}
+	k.checkTLS()
 	k.between("api.security.session_cache.expiration_minutes", security.SessionCache.ExpirationMinutes, 1, 100*365*24*60)
 	k.between("api.security.bcrypt_cost", security.BcryptCost, 10, 14)
-	if security.EnableAdmin {
-		const key = "api.security.admin_secret_key"
-		if security.AdminSecretKey == "" {
-			k.fault(key, "", "must not be empty with api.security.enable_admin on")
-		} else if rule := weakSecret(string(security.AdminSecretKey)); rule != "" {
-			k.weakness(key, security.AdminSecretKey, rule)
-		}
+	if security.EnableAdmin && security.AdminSecretKey == "" {
+		k.fault("api.security.admin_secret_key", "", "must not be empty with api.security.enable_admin on")
 	}
-	if security.AllowSelfRegistration && !http.TLS.Enable && !isLoopback(http.ListenAddress) {
-		k.weakness("api.security.allow_self_registration", true,
-			"lets anyone who reaches the API register, with keys sent in clear (no TLS, and api.http.listen_address is not a loopback address)")
-	}
+	k.checkRegistration()
 }
 
 func (k *checking) checkAdmin() {
@@ -136,9 +141,14 @@ func (k *checking) checkAdmin() {
 		k.fault(key, admin, `must be host:port, such as "127.0.0.1:8046", or empty for none`)
 	case isHostPort(api) && sameListener(admin, api):
 		k.fault(key, admin, "must not be the port of api.http.listen_address")
-	case !isLoopback(admin):
-		k.weakness(key, admin, "opens profiles to the network without authentication; it should be a loopback address")
+	case isLoopback(admin):
+	case !k.API.Admin.TLS.Enable || !k.API.Security.EnableAdmin:
+		k.weakness(key, admin, "opens profiles to the network without authentication; it should be a loopback address, "+
+			"or api.admin.tls.enable and api.security.enable_admin be on")
+	case !k.Mode.Production():
+		k.doubt(key, "opens profiles and metrics to the network without authentication, which only mode \"production\" asks for")
 	}
+	k.prefixes("api.admin.allowed_cidrs", k.API.Admin.AllowedCIDRs)
 }
 
 func (k *checking) checkRTC() {
@@ -255,8 +265,11 @@ func (k *checking) checkICE() {
 }
 
 func (k *checking) checkStore() {
-	const key = "store.data_source"
-	folder := k.Store.DataSource
+	k.checkFolder("store.data_source", k.Store.DataSource)
+}
+
+// checkFolder applies the rules for a folder that others must not tamper with.
+func (k *checking) checkFolder(key, folder string) {
 	if folder == "" {
 		k.fault(key, "", "must not be empty")
 		return
@@ -331,6 +344,7 @@ func (k *checking) checkLimits() {
 		{"rtc.limits.sessions_per_call", rtc.SessionsPerCall, 0, million},
 		{"rtc.limits.sessions_per_client", rtc.SessionsPerClient, 0, million},
 		{"rtc.limits.calls_per_client", rtc.CallsPerClient, 0, million},
+		{"rtc.limits.bitrate_per_client", rtc.BitratePerClient, 0, 1_000_000 * million},
 		{"rtc.limits.joins_per_second", rtc.JoinsPerSecond, 1, million},
 		{"rtc.limits.joins_burst", rtc.JoinsBurst, 1, million},
 		{"rtc.limits.remote_candidates", rtc.RemoteCandidates, 1, 1024},
@@ -342,101 +356,6 @@ func (k *checking) checkLimits() {
 	} {
 		k.between(l.key, l.value, l.low, l.high)
 	}
-}
-
-const maxPEMBytes = 1 << 20
-
-// checkCertificate loads the pair, and says of which file a problem is.
-func (k *checking) checkCertificate(t TLS) {
-	const certKey, keyKey = "api.http.tls.cert_file", "api.http.tls.cert_key"
-	cert, certOK := k.readPEM(certKey, t.CertFile)
-	key, keyOK := k.readPEM(keyKey, t.CertKey)
-	if certOK {
-		if err := checkLeaf(cert); err != nil {
-			k.fault(certKey, t.CertFile, "must be a certificate: "+err.Error())
-			certOK = false
-		}
-	}
-	if !certOK || !keyOK {
-		return
-	}
-	if _, err := tls.X509KeyPair(cert, key); err != nil {
-		k.fault(keyKey, t.CertKey, "must load together with "+certKey+": "+err.Error())
-	}
-}
-
-// checkLeaf parses the first certificate of a PEM file.
-func checkLeaf(data []byte) error {
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			return errors.New("no PEM block of a certificate")
-		}
-		if block.Type == "CERTIFICATE" {
-			_, err := x509.ParseCertificate(block.Bytes)
-			return err
-		}
-		data = rest
-	}
-}
-
-func (k *checking) readPEM(key, path string) ([]byte, bool) {
-	if path == "" {
-		k.fault(key, "", "must not be empty with api.http.tls.enable on")
-		return nil, false
-	}
-	info, err := os.Stat(path)
-	var data []byte
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = errors.New("not a regular file")
-	case info.Size() > maxPEMBytes:
-		err = fmt.Errorf("larger than %d bytes", maxPEMBytes)
-	default:
-		data, err = os.ReadFile(path)
-	}
-	if err != nil {
-		// The path stands beside the rule already.
-		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
-			err = pathErr.Err
-		}
-		k.fault(key, path, "must be a readable file: "+err.Error())
-		return nil, false
-	}
-	return data, true
-}
-
-// sampleSecrets are found in examples and documentation, so they are no secrets.
-var sampleSecrets = []string{
-	"admin_secret_key", "admin", "admin123", "changeme", "change-me", "change_me", "default", "example", "password",
-	"rtcd", "s3cret", "secret", "secret_key", "test", "qwerty", "your_secret_key", "supersecret",
-}
-
-const (
-	minSecretBytes   = 32
-	minDistinctBytes = 8
-)
-
-// weakSecret says why a secret can be guessed, or "".
-func weakSecret(s string) string {
-	lower := strings.ToLower(strings.TrimSpace(s))
-	for _, sample := range sampleSecrets {
-		if lower != "" && strings.ReplaceAll(lower, sample, "") == "" {
-			return "is a well-known sample value"
-		}
-	}
-	if len(s) < minSecretBytes {
-		return fmt.Sprintf("is shorter than %d bytes", minSecretBytes)
-	}
-	distinct := map[byte]bool{}
-	for _, b := range []byte(s) {
-		distinct[b] = true
-	}
-	if len(distinct) < minDistinctBytes {
-		return fmt.Sprintf("has fewer than %d different characters", minDistinctBytes)
-	}
-	return ""
 }
 
 // isHostPort reports whether a TCP listener can be told the address, the machine allowing.

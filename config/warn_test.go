@@ -87,12 +87,12 @@ func TestWeakSettingsAreWarnings(t *testing.T) {
 
 func TestStrongSettingsPassInProduction(t *testing.T) {
 	dir := t.TempDir()
-	writeCertificate(t, dir, "c.pem", "k.pem")
+	issueGood(t, dir)
 	for name, text := range map[string]string{
 		"defaults":           "",
 		"strong key":         "api.security.enable_admin = true\napi.security.admin_secret_key = '3q2+7wAAEjRWeJq83vAREiM0RVZneImaq7zN3u8='",
 		"loopback register":  "api.security.allow_self_registration = true\napi.http.listen_address = 'localhost:8045'",
-		"register with TLS":  "[api]\nsecurity.allow_self_registration = true\nhttp.tls = {enable = true, cert_file = '" + dir + "/c.pem', cert_key = '" + dir + "/k.pem'}",
+		"register with TLS":  "[api]\nsecurity.allow_self_registration = true\nsecurity.registration_cidrs = ['10.0.0.0/8']\nhttp.tls = {enable = true, cert_file = '" + dir + "/c.pem', cert_key = '" + dir + "/k.pem'}",
 		"admin on IPv6":      "api.admin.listen_address = '[::1]:8046'",
 		"no admin":           "api.admin.listen_address = ''",
 		"store in a private": "store.data_source = '" + dir + "/db'",
@@ -140,14 +140,14 @@ func TestDoubts(t *testing.T) {
 	for text, want := range map[string]string{
 		"rtc.ice_address_udp = 'fd00::1'":   "rtc.ice_address_udp names an IPv6 address",
 		"rtc.ice_host_port_override = 8500": "rtc.ice_host_port_override has no effect",
-		"rtc.ice_lite = 'on'\nrtc.ice_servers = [{urls=['turn:a'],username='u',credential='p'}]":                "rtc.ice_lite is on",
-		"rtc.ice_servers = ['turn:a']\n[rtc.turn]\nstatic_auth_secret = ''":                                     "rtc.ice_servers[0] has no credentials",
-		"mode = 'production'\nrtc.ice_address_tcp = '10.0.0.1,fd00::1'":                                         "rtc.ice_address_tcp names an IPv6 address",
-		"rtc.ice_host_override = '1.2.3.4'\nrtc.ice_host_port_override = 8500":                                  "",
-		"rtc.ice_host_port_override = 8500\nrtc.ice_servers = ['stun:a']":                                       "",
-		"rtc.ice_servers = ['turn:a']\nrtc.turn.static_auth_secret = 's'":                                       "",
-		"rtc.enable_ipv6 = true\nrtc.ice_address_udp = 'fd00::1'":                                               "",
-		"api.http.listen_address = '127.0.0.1:8045'\nrtc.ice_address_tcp = '10.0.0.1'\nrtc.ice_port_tcp = 8045": "",
+		"rtc.ice_lite = 'on'\nrtc.ice_servers = [{urls=['turn:a'],username='u',credential='p'}]":                 "rtc.ice_lite is on",
+		"rtc.ice_servers = ['turn:a']\n[rtc.turn]\nstatic_auth_secret = ''":                                      "rtc.ice_servers[0] has no credentials",
+		"mode = 'production'\nrtc.ice_address_tcp = '10.0.0.1,fd00::1'":                                          "rtc.ice_address_tcp names an IPv6 address",
+		"rtc.ice_host_override = '1.2.3.4'\nrtc.ice_host_port_override = 8500":                                   "",
+		"rtc.ice_host_port_override = 8500\nrtc.ice_servers = ['stun:a']":                                        "",
+		"rtc.ice_servers = ['turn:a']\nrtc.turn.static_auth_secret = '3q2+7wAAEjRWeJq83vAREiM0RVZneImaq7zN3u8='": "",
+		"rtc.enable_ipv6 = true\nrtc.ice_address_udp = 'fd00::1'":                                                "",
+		"api.http.listen_address = '127.0.0.1:8045'\nrtc.ice_address_tcp = '10.0.0.1'\nrtc.ice_port_tcp = 8045":  "",
 	} {
 		c := mustLoad(t, text)
 		got := c.Warnings()
