@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
+	"net/http"
 	"time"
 
 	"rtcd/service/api"
@@ -12,6 +12,7 @@ import (
 	"rtcd/service/api/ws"
 	"rtcd/service/auth"
 	"rtcd/service/metrics"
+	"rtcd/service/policy"
 	"rtcd/service/rtc"
 	"rtcd/service/store"
 )
@@ -72,29 +73,54 @@ func (k keyStore) fault(err error) error {
 // counts the limits that were hit.
 type authenticator struct {
 	*auth.Service
+	policy  *policy.Table
 	metrics *metrics.Metrics
 }
 
-func (a authenticator) Authenticate(ctx context.Context, header string, from netip.Addr) (api.Principal, error) {
-	p, err := a.Service.Authenticate(ctx, header, from)
+func (a authenticator) Authenticate(ctx context.Context, c api.Credentials) (api.Principal, error) {
+	p, err := a.Service.Authenticate(ctx, c.Authorization, c.Remote)
 	if err != nil {
 		return api.Principal{}, a.refusal(err)
 	}
 	hold := func() func() { return a.Hold(p) }
-	return api.Principal{ClientID: p.ClientID, Admin: p.Admin, Hold: hold}, nil
+	roles, _ := a.policy.Set([]string{a.policy.DefaultRole()})
+	if p.Admin {
+		roles = a.policy.Admin()
+	}
+	return api.Principal{ClientID: p.ClientID, Admin: p.Admin, Roles: roles, Hold: hold}, nil
 }
 
 func (a authenticator) Register(ctx context.Context, id, key string) error {
 	return a.refusal(a.Service.Register(ctx, id, key))
 }
 
-func (a authenticator) Login(ctx context.Context, id, key string, from netip.Addr) (string, error) {
-	token, err := a.Service.Login(ctx, id, key, from)
+func (a authenticator) Login(ctx context.Context, id, key string, from api.Credentials) (string, error) {
+	token, err := a.Service.Login(ctx, id, key, from.Remote)
 	return token, a.refusal(err)
 }
 
-func (a authenticator) Unregister(ctx context.Context, id string) error {
-	return a.refusal(a.Service.Unregister(ctx, id))
+// remover removes a client from everything that knows it.
+type remover struct {
+	authenticator
+	ws    *ws.Server
+	calls *rtc.Server
+}
+
+func (r remover) Remove(ctx context.Context, id string) error {
+	if err := r.Unregister(ctx, id); err != nil {
+		return r.refusal(err)
+	}
+	r.ws.DropClient(id)
+	r.calls.EndGroup(id)
+	r.metrics.Forget(id)
+	return nil
+}
+
+// sockets shows the WebSocket server to the API.
+type sockets struct{ *ws.Server }
+
+func (s sockets) Serve(w http.ResponseWriter, r *http.Request, p api.Peer) {
+	s.Server.Serve(w, r, p.ClientID)
 }
 
 // busy is an error after which it is worth trying again.

@@ -14,6 +14,7 @@ import (
 	"rtcd/service/api/ws"
 	"rtcd/service/auth"
 	"rtcd/service/metrics"
+	"rtcd/service/policy"
 	"rtcd/service/rtc"
 	"rtcd/service/store"
 )
@@ -176,19 +177,25 @@ func (s *Server) openAPI(ctx context.Context, opts Options) error {
 	s.load = api.StartLoad()
 	s.onClose(func() error { s.load.Stop(); return nil })
 	sec := s.cfg.API.Security
+	table, err := policy.Compile(policy.Config{}, api.Exposure{SelfRegistration: sec.AllowSelfRegistration}.Builtin())
+	if err != nil {
+		return err
+	}
+	access := authenticator{s.auth, table, s.metrics}
 	handler := api.New(api.Config{
 		AllowSelfRegistration: sec.AllowSelfRegistration,
 		EnableAdmin:           sec.EnableAdmin,
 		Production:            s.cfg.Mode == config.ModeProduction,
 		Build:                 opts.Build,
 	}, api.Deps{
-		Auth:         authenticator{s.auth, s.metrics},
-		Calls:        sessions{s.calls},
-		WebSockets:   s.ws,
-		Load:         s.load,
-		Unregistered: s.calls.EndGroup,
-		Metrics:      s.metrics,
-		Log:          s.log,
+		Auth:       access,
+		Remover:    remover{access, s.ws, s.calls},
+		Calls:      sessions{s.calls},
+		WebSockets: sockets{s.ws},
+		Load:       s.load,
+		Policy:     table,
+		Metrics:    s.metrics,
+		Log:        s.log,
 	})
 	perIP := s.cfg.API.Limits.ConnectionsPerIP
 	if perIP == 0 {
@@ -202,7 +209,6 @@ func (s *Server) openAPI(ctx context.Context, opts Options) error {
 	if tls := s.cfg.API.HTTP.TLS; tls.Enable {
 		cfg.CertFile, cfg.KeyFile = tls.CertFile, tls.CertKey
 	}
-	var err error
 	if s.public, err = api.Listen(ctx, cfg, handler, s.metrics, s.log); err != nil {
 		return err
 	}
@@ -218,7 +224,8 @@ func (s *Server) openAdmin(ctx context.Context, optional bool) error {
 		return nil
 	}
 	host, _, _ := net.SplitHostPort(addr)
-	admin, err := api.Listen(ctx, api.ServerConfig{Address: addr}, api.NewAdmin(s.metrics, s.log, host), s.metrics, s.log)
+	handler := api.NewAdmin(api.AdminConfig{Hosts: []string{host}}, api.Deps{Metrics: s.metrics, Log: s.log})
+	admin, err := api.Listen(ctx, api.ServerConfig{Address: addr}, handler, s.metrics, s.log)
 	if err != nil {
 		if optional {
 			s.log.Warn("no admin listener: its default address is taken", "address", addr, "err", err)

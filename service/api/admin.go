@@ -1,41 +1,70 @@
 package api
 
 import (
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
 	"net/url"
 	"strings"
-
-	"rtcd/service/metrics"
 )
 
+// AdminConfig holds the settings of the admin listener.
+type AdminConfig struct {
+	// Hosts are names of this server that a request may be addressed to, besides localhost and
+	// addresses.
+	Hosts []string
+	// AllowedNets, if there are any, are where requests may come from, by the address of the
+	// socket.
+	AllowedNets []netip.Prefix
+	// TrustedProxies are believed to name where a request came from, in events.
+	TrustedProxies []netip.Prefix
+	// Exposure with GuardDebug belongs on every listener that others than this machine reach.
+	Exposure Exposure
+	// RequireTLS refuses credentials that come in the clear from another machine.
+	RequireTLS bool
+}
+
 // NewAdmin returns the handler of the admin listener, which belongs on a loopback address: it
-// serves /metrics and /debug/pprof/. A request that a web page could have made a browser send
-// is refused: one with a host name other than localhost and hosts (DNS rebinding), or one from
-// another origin.
-func NewAdmin(m *metrics.Metrics, log *slog.Logger, hosts ...string) http.Handler {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+// serves /metrics, /debug/pprof/ and what operators do. A request that a web page could have made a
+// browser send is refused: one with a host name other than localhost and cfg.Hosts (DNS
+// rebinding), or one from another origin. Of deps, nothing has to be there.
+func NewAdmin(cfg AdminConfig, deps Deps) http.Handler {
+	if deps.Auth == nil { // nobody could show that he may
+		deps.Tenants, deps.AuditLog, deps.Backup = nil, nil, nil
 	}
+	h := newHandler(admin, Config{RequireTLS: cfg.RequireTLS, TrustedProxies: cfg.TrustedProxies}, deps, cfg.Exposure)
+	h.guard = guard{hosts: cfg.Hosts, nets: cfg.AllowedNets}
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", m.Handler())
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !ownHost(r.Host, hosts) || !sameOrigin(r) {
-			http.Error(w, "forbidden", http.StatusForbidden)
-			return
-		}
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		mux.ServeHTTP(w, r)
-	})
-	return recovering(guarded, m, log)
+	h.profile = mux
+	return h
+}
+
+func (x *exchange) profile() { x.h.profile.ServeHTTP(x.w, x.r) }
+
+// A guard says who may speak to the admin listener at all.
+type guard struct {
+	hosts []string
+	nets  []netip.Prefix
+}
+
+// guarded refuses what must not even be looked at.
+func (x *exchange) guarded() bool {
+	if x.h.plane != admin {
+		return true
+	}
+	g := &x.h.guard
+	if (len(g.nets) == 0 || within(g.nets, x.socket)) && ownHost(x.r.Host, g.hosts) && sameOrigin(x.r) {
+		return true
+	}
+	x.event.Reason = reasonForbidden
+	http.Error(x.w, "forbidden", http.StatusForbidden)
+	return false
 }
 
 // ownHost reports whether a Host header names us. An address cannot be rebound, a name can.

@@ -22,6 +22,7 @@ import (
 
 	"rtcd/service/api"
 	"rtcd/service/metrics"
+	"rtcd/service/policy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,12 +41,32 @@ func (a *fakeAuth) hold() (release func()) {
 	return func() { a.held-- }
 }
 
+// The roles of the built-in policy.
+var (
+	table    = builtinPolicy(api.Exposure{})
+	ordinary = rolesOf(table, policy.Client)
+)
+
+func builtinPolicy(e api.Exposure) *policy.Table {
+	t, err := policy.Compile(policy.Config{}, e.Builtin())
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func rolesOf(t *policy.Table, names ...string) policy.Roles {
+	r, _ := t.Set(names)
+	return r
+}
+
 const adminKey = "the-secret-key-of-the-administrator"
 
-func (a *fakeAuth) Authenticate(_ context.Context, authorization string, from netip.Addr) (api.Principal, error) {
+func (a *fakeAuth) Authenticate(_ context.Context, c api.Credentials) (api.Principal, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.from = from
+	authorization := c.Authorization
+	a.from = c.Remote
 	if a.fail != nil {
 		return api.Principal{}, a.fail
 	}
@@ -53,15 +74,15 @@ func (a *fakeAuth) Authenticate(_ context.Context, authorization string, from ne
 	id, key, ok := r.BasicAuth()
 	switch {
 	case authorization == "Bearer token-of-c1":
-		return api.Principal{ClientID: "c1"}, nil
+		return api.Principal{ClientID: "c1", Roles: ordinary}, nil
 	case strings.HasPrefix(authorization, "Bearer "):
 		return api.Principal{}, errors.New("authentication failed: token is invalid")
 	case !ok:
 		return api.Principal{}, errors.New("authentication failed: invalid auth header")
 	case subtle.ConstantTimeCompare([]byte(key), []byte(adminKey)) == 1:
-		return api.Principal{Admin: true}, nil
+		return api.Principal{Admin: true, Roles: table.Admin()}, nil
 	case a.keys[id] != "" && a.keys[id] == key:
-		return api.Principal{ClientID: id, Hold: a.hold}, nil
+		return api.Principal{ClientID: id, Roles: ordinary, Hold: a.hold}, nil
 	}
 	return api.Principal{}, errors.New("authentication failed")
 }
@@ -83,7 +104,7 @@ func (a *fakeAuth) Register(_ context.Context, id, key string) error {
 	return nil
 }
 
-func (a *fakeAuth) Login(_ context.Context, id, key string, _ netip.Addr) (string, error) {
+func (a *fakeAuth) Login(_ context.Context, id, key string, _ api.Credentials) (string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fail != nil {
@@ -129,11 +150,11 @@ type fakeSockets struct {
 	during          func()
 }
 
-func (f *fakeSockets) Serve(w http.ResponseWriter, _ *http.Request, clientID string) {
+func (f *fakeSockets) Serve(w http.ResponseWriter, _ *http.Request, p api.Peer) {
 	if f.panics {
 		panic("bug with key " + adminKey)
 	}
-	f.served = append(f.served, clientID)
+	f.served = append(f.served, p.ClientID)
 	if f.during != nil {
 		f.during()
 	}
@@ -141,6 +162,16 @@ func (f *fakeSockets) Serve(w http.ResponseWriter, _ *http.Request, clientID str
 }
 
 func (f *fakeSockets) DropClient(clientID string) { f.dropped = append(f.dropped, clientID) }
+
+// Remove removes a client the way package service does.
+func (r *rig) Remove(ctx context.Context, clientID string) error {
+	if err := r.auth.Unregister(ctx, clientID); err != nil {
+		return err
+	}
+	r.sockets.DropClient(clientID)
+	r.gone = append(r.gone, clientID)
+	return nil
+}
 
 type rig struct {
 	http.Handler
@@ -175,8 +206,8 @@ func newRig(cfg api.Config) *rig {
 	}
 	r.Handler = api.New(cfg, api.Deps{
 		Auth: r.auth, Calls: calls, WebSockets: r.sockets, Metrics: r.metrics,
-		Unregistered: func(id string) { r.gone = append(r.gone, id) },
-		Log:          slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Remover: r,
+		Log:     slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return r
 }
@@ -455,7 +486,7 @@ func TestRemoteAddressReachesAuth(t *testing.T) {
 }
 
 func TestAdminHandler(t *testing.T) {
-	h := api.NewAdmin(metrics.New(), nil, "ops.example")
+	h := api.NewAdmin(api.AdminConfig{Hosts: []string{"ops.example"}}, api.Deps{})
 	tests := []struct {
 		name, host, path string
 		header           map[string]string

@@ -2,269 +2,177 @@ package api
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 )
 
-// registerClient serves /register.
-func (h *handler) registerClient(w http.ResponseWriter, r *http.Request) {
-	a := h.audit("registerClient", r)
-	defer a.log()
-	if !h.cfg.AllowSelfRegistration {
-		p, ok := h.authenticate(w, r, a)
-		if !ok {
-			return
-		}
-		if !p.Admin {
-			a.refuse(w, http.StatusUnauthorized, errors.New("authentication failed: unauthorized"))
-			return
-		}
+// maxGrace bounds how long what an old key has opened may go on.
+const maxGrace = 24 * time.Hour
+
+// register serves /register.
+func (x *exchange) register() {
+	self := x.p.name() == ""
+	if self && len(x.h.cfg.RegistrationNets) > 0 && !within(x.h.cfg.RegistrationNets, x.from) {
+		x.refuse(problem{http.StatusForbidden, reasonForbidden, "registration is not open to this address"})
+		return
 	}
-	body, ok := a.readBody(w, r)
+	body, ok := x.stringsBody()
 	if !ok {
 		return
 	}
-	a.clientID = body["clientID"]
-	if err := h.auth.Register(r.Context(), body["clientID"], body["authKey"]); err != nil {
-		a.refuse(w, http.StatusBadRequest, err)
+	id := body["clientID"]
+	x.event.ClientID = id
+	if _, ok := body["roles"]; ok {
+		x.event.Detail = "roles asked for were not given"
+	}
+	if self && !sameSecret(body["registrationToken"], x.h.cfg.RegistrationToken) {
+		x.refuse(problem{http.StatusUnauthorized, reasonUnauthorized, "registration failed: unauthorized"})
 		return
 	}
-	a.succeed(w, http.StatusCreated, map[string]string{"clientID": body["clientID"]})
-	h.log.Info("client registered", "clientID", a.clientID)
+	if err := x.h.Auth.Register(x.r.Context(), id, body["authKey"]); err != nil {
+		x.refuse(x.established(err, http.StatusBadRequest))
+		return
+	}
+	x.write(http.StatusCreated, map[string]string{"clientID": id, "code": "201"})
+	x.h.log.Info("client registered", "clientID", id)
 }
 
-// loginClient serves /login.
-func (h *handler) loginClient(w http.ResponseWriter, r *http.Request) {
-	a := h.audit("loginClient", r)
-	defer a.log()
-	body, ok := a.readBody(w, r)
+// sameSecret compares in a time that tells nothing. No secret is the same as anything.
+func sameSecret(got, want string) bool {
+	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+	return want == "" || subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// login serves /login.
+func (x *exchange) login() {
+	body, ok := x.stringsBody()
 	if !ok {
 		return
 	}
-	a.clientID = body["clientID"]
-	token, err := h.auth.Login(r.Context(), body["clientID"], body["authKey"], remoteAddr(r))
+	id := body["clientID"]
+	x.event.ClientID = id
+	from := Credentials{Remote: x.from, Certificate: certificateOf(x.r)}
+	token, err := x.h.Auth.Login(x.r.Context(), id, body["authKey"], from)
 	if err != nil {
-		h.quiet.Warn("failed authentication", "remoteAddr", r.RemoteAddr, "clientID", a.clientID, "err", err)
-		a.refuse(w, http.StatusBadRequest, err)
+		x.h.quiet.Warn("failed authentication", "remoteAddr", x.r.RemoteAddr, "clientID", clip(id, lineTextBytes), "err", err)
+		x.refuse(x.established(err, http.StatusBadRequest))
 		return
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	a.succeed(w, http.StatusOK, map[string]string{"bearerToken": token})
-	h.log.Info("client logged in", "clientID", a.clientID)
+	x.event.Actor = id
+	x.secret()
+	x.write(http.StatusOK, map[string]string{"bearerToken": token, "code": "200"})
+	x.h.log.Info("client logged in", "clientID", id)
 }
 
-// unregisterClient serves /unregister.
-func (h *handler) unregisterClient(w http.ResponseWriter, r *http.Request) {
-	a := h.audit("unregisterClient", r)
-	defer a.log()
-	if !h.cfg.EnableAdmin && !h.cfg.AllowSelfRegistration {
-		a.refuse(w, http.StatusForbidden, errors.New("unregister not enabled"))
-		return
+// mayUnregister is the gate of /unregister.
+func mayUnregister(x *exchange) bool {
+	if x.h.cfg.EnableAdmin || x.h.cfg.AllowSelfRegistration {
+		return true
 	}
-	p, ok := h.authenticate(w, r, a)
+	x.refuse(problem{http.StatusForbidden, reasonForbidden, "unregister not enabled"})
+	return false
+}
+
+// unregister serves /unregister.
+func (x *exchange) unregister() {
+	body, ok := x.stringsBody()
 	if !ok {
 		return
 	}
-	body, ok := a.readBody(w, r)
-	if !ok {
-		return
-	}
-	clientID := body["clientID"]
-	a.clientID = clientID
+	id := body["clientID"]
+	x.event.ClientID = id
 	switch {
-	case clientID == "":
-		a.refuse(w, http.StatusBadRequest, errors.New("client id should not be empty"))
+	case id == "":
+		x.refuse(problem{http.StatusBadRequest, reasonMissing, "client id should not be empty"})
 		return
-	case !p.Admin && p.ClientID != clientID:
-		a.refuse(w, http.StatusForbidden, errors.New("client id not valid"))
-		return
-	}
-	if err := h.auth.Unregister(r.Context(), clientID); err != nil {
-		a.refuse(w, http.StatusBadRequest, err)
+	case !x.p.Admin && x.p.ClientID != id:
+		x.refuse(problem{http.StatusForbidden, reasonForbidden, "client id not valid"})
 		return
 	}
-	h.ws.DropClient(clientID)
-	if h.gone != nil {
-		h.gone(clientID)
+	if err := x.h.Remover.Remove(x.r.Context(), id); err != nil {
+		x.refuse(x.established(err, http.StatusBadRequest))
+		return
 	}
-	h.metrics.Forget(clientID)
-	a.succeed(w, http.StatusOK, map[string]string{})
-	h.log.Info("client unregistered", "clientID", clientID)
+	x.done()
+	x.h.log.Info("client unregistered", "clientID", id)
 }
 
-// serveCalls serves /calls/{callID}/sessions and /calls/{callID}/sessions/{sessionID}. A call
-// that goes on is never reported as not found: backends would end it.
-func (h *handler) serveCalls(w http.ResponseWriter, r *http.Request) {
-	callID, sessionID, single, ok := callPath(r.URL.EscapedPath())
+// rotateSelf serves PUT /clients/self/key.
+func (x *exchange) rotateSelf() { x.rotate(x.p.ClientID) }
+
+// rotate replaces the key of a client by what the body says.
+func (x *exchange) rotate(id string) {
+	var key string
+	var grace time.Duration
+	if !x.decode(keyField(&key).must(), secondsField("graceSeconds", &grace, 0, maxGrace)) {
+		return
+	}
+	if err := x.h.Tenants.Rotate(x.r.Context(), id, key, grace); err != nil {
+		x.fail(err)
+		return
+	}
+	x.done()
+	x.h.log.Info("key of client replaced", "clientID", id, "grace", grace)
+}
+
+// refresh serves POST /token/refresh.
+func (x *exchange) refresh() {
+	token, ok := strings.CutPrefix(x.r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		http.NotFound(w, r)
+		x.refuse(problem{http.StatusBadRequest, "bearer_required", "only a token can be refreshed"})
 		return
 	}
-	p, ok := h.authenticateClient(w, r)
-	if !ok {
+	if !x.decode() {
 		return
 	}
-	sessions, ok := h.calls.Sessions(p.ClientID, callID)
-	if !ok || len(sessions) == 0 {
-		http.Error(w, "failed to get session configs: call not found", http.StatusNotFound)
-		return
-	}
-	if !single {
-		writeBody(w, http.StatusOK, encodeJSON(sessions))
-		return
-	}
-	for i := range sessions {
-		if sessions[i].SessionID == sessionID {
-			writeBody(w, http.StatusOK, encodeJSON(sessions[i]))
-			return
-		}
-	}
-	http.Error(w, "failed to get session config: session not found", http.StatusNotFound)
-}
-
-// callPath takes an escaped path apart. An id may hold escaped slashes, and is not empty.
-func callPath(path string) (callID, sessionID string, single, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(path, "/calls/"), "/")
-	if len(parts) < 2 || len(parts) > 3 || parts[1] != "sessions" {
-		return "", "", false, false
-	}
-	callID, err := url.PathUnescape(parts[0])
-	if err != nil || callID == "" {
-		return "", "", false, false
-	}
-	if len(parts) == 2 {
-		return callID, "", false, true
-	}
-	sessionID, err = url.PathUnescape(parts[2])
-	return callID, sessionID, true, err == nil && sessionID != ""
-}
-
-// serveWebSocket serves /ws.
-func (h *handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	p, ok := h.authenticateClient(w, r)
-	if !ok {
-		return
-	}
-	if p.Hold != nil {
-		defer p.Hold()()
-	}
-	h.ws.Serve(w, r, p.ClientID)
-}
-
-var errUnauthorized = errors.New("unauthorized")
-
-// authenticate finds out who sent a request that is answered in JSON. If nobody we know, the
-// request has been answered.
-func (h *handler) authenticate(w http.ResponseWriter, r *http.Request, a *auditLine) (Principal, bool) {
-	p, err := h.principal(r)
+	token, expires, err := x.h.Tokens.Refresh(x.r.Context(), token)
 	if err != nil {
-		a.refuse(w, http.StatusUnauthorized, err)
-		return Principal{}, false
+		x.unauthorized(x.established(err, http.StatusUnauthorized))
+		return
 	}
-	return p, true
+	x.secret()
+	x.write(http.StatusOK, map[string]string{"code": "200", "bearerToken": token, "expiresAt": stamp(expires)})
 }
 
-// authenticateClient finds out which client sent a request that is answered in text. The admin
-// is no client.
-func (h *handler) authenticateClient(w http.ResponseWriter, r *http.Request) (p Principal, ok bool) {
-	p, err := h.principal(r)
-	if err == nil && (p.Admin || p.ClientID == "") {
-		err = errUnauthorized
+// mintTicket serves POST /ws/tickets. The URL is a path: no header of the request is believed to
+// name this server.
+func (x *exchange) mintTicket() {
+	if !x.decode() {
+		return
 	}
-	if err == nil {
-		return p, true
-	}
-	status := statusOf(w, err, http.StatusUnauthorized)
-	text := errUnauthorized.Error()
-	if status == http.StatusUnauthorized {
-		challenge(w)
-	} else {
-		text = http.StatusText(status)
-	}
-	http.Error(w, text, status)
-	return Principal{}, false
-}
-
-// principal authenticates a request and writes its audit line.
-func (h *handler) principal(r *http.Request) (Principal, error) {
-	a := h.audit("authHandler", r)
-	defer a.log()
-	p, err := h.auth.Authenticate(r.Context(), r.Header.Get("Authorization"), remoteAddr(r))
-	a.clientID, a.err = p.ClientID, err
-	a.code = http.StatusOK
+	ticket, expires, err := x.h.Tokens.Ticket(x.r.Context(), x.p, Credentials{Remote: x.from, Certificate: certificateOf(x.r)})
 	if err != nil {
-		a.code = http.StatusUnauthorized
-		h.quiet.Warn("failed authentication", "remoteAddr", r.RemoteAddr, "err", err)
+		x.fail(err)
+		return
 	}
-	return p, err
+	x.secret()
+	x.write(http.StatusCreated, map[string]string{"code": "201", "ticket": ticket, "url": "/ws", "expiresAt": stamp(expires)})
 }
 
-func challenge(w http.ResponseWriter) {
-	w.Header().Set("WWW-Authenticate", `Basic realm="rtcd", charset="UTF-8"`)
-}
+// stamp writes a time for a peer: UTC, RFC 3339, milliseconds.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// statusOf returns the status for an error, refused unless the error says that it is not the
-// request's fault, and sets Retry-After where one belongs.
-func statusOf(w http.ResponseWriter, err error, refused int) int {
-	var busy interface{ RetryAfter() time.Duration }
-	var unavailable interface{ Unavailable() bool }
-	switch {
-	case errors.As(err, &busy):
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(busy.RetryAfter())))
-		return http.StatusTooManyRequests
-	case errors.As(err, &unavailable) && unavailable.Unavailable():
-		w.Header().Set("Retry-After", "5")
-		return http.StatusServiceUnavailable
-	}
-	return refused
-}
-
-// remoteAddr returns the address of the peer, without port and zone.
-func remoteAddr(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap().WithZone("")
-}
-
-// readBody reads a flat JSON object of strings. What follows the object is ignored. If there is
+// stringsBody reads a flat JSON object of strings. What follows the object is ignored. If there is
 // none, the request has been answered.
-func (a *auditLine) readBody(w http.ResponseWriter, r *http.Request) (map[string]string, bool) {
-	if r.ContentLength > maxBodyBytes {
-		w.Header().Set("Connection", "close")
-		a.refuse(w, http.StatusRequestEntityTooLarge, errBodyTooLarge)
-		return nil, false
-	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			a.refuse(w, http.StatusRequestEntityTooLarge, errBodyTooLarge)
-		} else {
-			a.refuse(w, http.StatusBadRequest, err)
-		}
+func (x *exchange) stringsBody() (map[string]string, bool) {
+	data, ok := x.body()
+	if !ok {
 		return nil, false
 	}
 	body, err := decodeStrings(data)
 	if err != nil {
-		a.refuse(w, http.StatusBadRequest, err)
+		x.refuse(problem{http.StatusBadRequest, reasonBadJSON, err.Error()})
 		return nil, false
 	}
 	return body, true
 }
 
-var (
-	errBodyTooLarge = errors.New("request body too large")
-	errNull         = errors.New("json: cannot unmarshal null into Go value of type string")
-)
+var errNull = errors.New("json: cannot unmarshal null into Go value of type string")
 
 func decodeStrings(data []byte) (map[string]string, error) {
 	var values map[string]*string
@@ -282,20 +190,4 @@ func decodeStrings(data []byte) (map[string]string, error) {
 		body[k] = *v
 	}
 	return body, nil
-}
-
-// encodeJSON returns v as JSON with a newline at its end.
-func encodeJSON(v any) []byte {
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(v); err != nil {
-		panic(err) // our own types: strings, booleans, finite numbers
-	}
-	return buf.Bytes()
-}
-
-func writeBody(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // the peer may be gone; nobody else is to be told
 }

@@ -25,6 +25,22 @@ func (noCalls) Leave(string, string)                     {}
 func (noCalls) Signal(string, string, wire.Signal) error { return nil }
 func (noCalls) Exists(string, string) bool               { return false }
 
+// upgrader shows the WebSocket server to the API, and removes clients.
+type upgrader struct {
+	*ws.Server
+	auth *fakeAuth
+}
+
+func (u upgrader) Serve(w http.ResponseWriter, r *http.Request, p api.Peer) {
+	u.Server.Serve(w, r, p.ClientID)
+}
+
+func (u upgrader) Remove(ctx context.Context, clientID string) error {
+	err := u.auth.Unregister(ctx, clientID)
+	u.DropClient(clientID)
+	return err
+}
+
 // The whole way: TLS, authentication, upgrade, and a connection that outlives the timeouts of
 // HTTP requests and goes when its client is unregistered.
 func TestWebSocketThroughTheAPI(t *testing.T) {
@@ -32,7 +48,7 @@ func TestWebSocketThroughTheAPI(t *testing.T) {
 	m := metrics.New()
 	sockets := ws.New(ws.Config{}, noCalls{}, m, nil)
 	auth := &fakeAuth{keys: map[string]string{"c1": key1}}
-	h := api.New(open, api.Deps{Auth: auth, Calls: fakeCalls{}, WebSockets: sockets, Metrics: m})
+	h := api.New(open, api.Deps{Auth: auth, Calls: fakeCalls{}, WebSockets: upgrader{sockets, auth}, Remover: upgrader{sockets, auth}, Metrics: m})
 	s := listen(t, api.ServerConfig{
 		CertFile: cert, KeyFile: key,
 		HeaderTimeout: 100 * time.Millisecond, BodyTimeout: 100 * time.Millisecond, WriteTimeout: 100 * time.Millisecond,
