@@ -122,6 +122,12 @@ func testKeys(profile srtp.ProtectionProfile, n int) Keys {
 // endpoint returns an attached endpoint with a declared voice section.
 func (r *rig) endpoint(profile srtp.ProtectionProfile) *endpoint {
 	r.t.Helper()
+	return r.endpointAs(profile, PeerConfig{})
+}
+
+// endpointAs is endpoint with a configuration, but for the CNAME and OnStream.
+func (r *rig) endpointAs(profile srtp.ProtectionProfile, cfg PeerConfig) *endpoint {
+	r.t.Helper()
 	r.made++
 	n := r.made
 	e := &endpoint{
@@ -129,10 +135,9 @@ func (r *rig) endpoint(profile srtp.ProtectionProfile) *endpoint {
 		path: netio.NewPath(0, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1000+n)), false),
 		ssrc: 0x1000 + uint32(n), seq: 500, ts: 90_000,
 	}
-	e.peer = r.plane.NewPeer(PeerConfig{
-		CNAME:    fmt.Sprintf("session%d", n),
-		OnStream: func(s Stream) { e.streams = append(e.streams, s) },
-	})
+	cfg.CNAME = fmt.Sprintf("session%d", n)
+	cfg.OnStream = func(s Stream) { e.streams = append(e.streams, s) }
+	e.peer = r.plane.NewPeer(cfg)
 	keys := testKeys(profile, n)
 	var err error
 	if e.enc, err = srtp.CreateContext(keys.RemoteKey, keys.RemoteSalt, profile); err != nil {

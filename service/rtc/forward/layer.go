@@ -42,8 +42,8 @@ type layer struct {
 }
 
 // take gives a packet of st its number and timestamp. It is called with peer.mu held, for packets
-// in the order they came.
-func (l *layer) take(st *stream, fresh bool, h *header, quiet bool, now time.Duration) (number uint64, ts uint32, why Drop) {
+// in the order they came. withheld is why it is not to be forwarded; numDrops: it is.
+func (l *layer) take(st *stream, fresh bool, h *header, withheld Drop, now time.Duration) (number uint64, ts uint32, why Drop) {
 	if l.source != st {
 		// A section that was away for a description or two comes back as another stream, with
 		// the same SSRC.
@@ -69,12 +69,9 @@ func (l *layer) take(st *stream, fresh bool, h *header, quiet bool, now time.Dur
 	if st.losses != nil {
 		st.losses.note(h.seq, now)
 	}
-	if l.pub.muted || quiet {
+	if withheld != numDrops {
 		l.sequence.Drop(h.seq)
-		if quiet {
-			return 0, 0, DropQuiet
-		}
-		return 0, 0, DropMuted
+		return 0, 0, withheld
 	}
 	number, ok := l.sequence.Map(h.seq)
 	if !ok {

@@ -47,6 +47,16 @@ type PeerConfig struct {
 	// OnStream is called at the first packet of a stream of a declared section, and once more if
 	// only a later one told the RID. It may only post.
 	OnStream func(Stream)
+
+	// SendsNothing drops all RTP of the endpoint, before it is decrypted.
+	SendsNothing bool
+
+	// Silenced, while it is set, mutes the sounds of the endpoint, whatever Publication.SetMuted says,
+	// and does not listen to them. Who sets it calls Publication.Hush of them. nil: never.
+	Silenced *atomic.Bool
+
+	// Budget is what the endpoint may send together with others. nil: no such limit.
+	Budget *Budget
 }
 
 // Peer is one endpoint's transport: a path, the keys, and what is received and sent with them.
@@ -60,8 +70,10 @@ type Peer struct {
 	plane *Plane
 	cname string
 	hook  func(Stream)
-	ssrc  uint32 // of our own feedback to it
-	phase uint64 // which ticks do its reports
+	mute  bool         // what it sends is dropped
+	hush  *atomic.Bool // never nil
+	ssrc  uint32       // of our own feedback to it
+	phase uint64       // which ticks do its reports
 
 	// Tick's alone.
 	spoke time.Duration // when its voice was on last
@@ -87,8 +99,14 @@ func newPeer(plane *Plane, cfg PeerConfig) *Peer {
 		plane: plane,
 		cname: cfg.CNAME[:min(len(cfg.CNAME), 255)],
 		hook:  cfg.OnStream,
+		mute:  cfg.SendsNothing,
+		hush:  cfg.Silenced,
+		in:    inbound{budget: cfg.Budget},
 		subs:  make(map[uint32]*Subscription),
 		ssrcs: make(map[uint32]bool),
+	}
+	if peer.hush == nil {
+		peer.hush = new(atomic.Bool)
 	}
 	peer.ssrc = rand.Uint32()
 	peer.ssrcs[peer.ssrc] = true

@@ -119,13 +119,20 @@ func newPublication(peer *Peer, mid string, cfg PublicationConfig) *Publication 
 // packets are still listened to.
 func (pub *Publication) SetMuted(muted bool) {
 	pub.peer.mu.Lock()
-	if muted {
-		pub.resetVoice()
-		if pub.cfg.Floor != nil {
-			pub.cfg.Floor.leave(pub)
-		}
-	}
 	pub.muted = muted
+	pub.peer.mu.Unlock()
+	if muted {
+		pub.Hush()
+	}
+}
+
+// Hush turns the voice off, until it is heard again, and gives back its place among the loudest.
+func (pub *Publication) Hush() {
+	pub.peer.mu.Lock()
+	pub.resetVoice()
+	if pub.cfg.Floor != nil {
+		pub.cfg.Floor.leave(pub)
+	}
 	pub.peer.mu.Unlock()
 	pub.postVoice()
 }
@@ -151,12 +158,15 @@ func (pub *Publication) Close() {
 	}
 }
 
-// Muted reports whether its packets are dropped.
+// Muted reports whether its packets are dropped, by SetMuted or PeerConfig.Silenced.
 func (pub *Publication) Muted() bool {
 	pub.peer.mu.Lock()
 	defer pub.peer.mu.Unlock()
-	return pub.muted
+	return pub.muted || pub.silenced()
 }
+
+// silenced reports whether it is a sound of an endpoint whose sounds are dropped.
+func (pub *Publication) silenced() bool { return !pub.cfg.Source.video() && pub.peer.hush.Load() }
 
 // Subscribers returns how many it is sent to.
 func (pub *Publication) Subscribers() int { return len(*pub.subs.Load()) }
@@ -226,8 +236,14 @@ func (pub *Publication) take(p *packet, st *stream, fresh bool, h *header, now t
 	if st.section.Ext.AudioLevel == 0 {
 		level = usualLevel
 	}
-	quiet := pub.cfg.Floor != nil && pub.cfg.Source == Voice && !pub.muted && !pub.cfg.Floor.admit(pub, level, now)
-	if p.number, p.timestamp, why = l.take(st, fresh, h, quiet, now); why != numDrops {
+	withheld := numDrops
+	switch {
+	case pub.muted || pub.silenced():
+		withheld = DropMuted
+	case pub.cfg.Floor != nil && pub.cfg.Source == Voice && !pub.cfg.Floor.admit(pub, level, now):
+		withheld = DropQuiet
+	}
+	if p.number, p.timestamp, why = l.take(st, fresh, h, withheld, now); why != numDrops {
 		return why
 	}
 	p.layer, p.source, p.redundant = uint8(index), l.sources, f.redundant
@@ -239,7 +255,7 @@ func (pub *Publication) take(p *packet, st *stream, fresh bool, h *header, now t
 
 // hear listens to a packet's audio level. It is called with peer.mu held.
 func (pub *Publication) hear(level uint8, now time.Duration) (changed bool) {
-	if pub.cfg.Source != Voice || !pub.detector.Add(level, now) {
+	if pub.cfg.Source != Voice || pub.silenced() || !pub.detector.Add(level, now) {
 		return false
 	}
 	pub.voice.Store(pub.detector.Speaking())

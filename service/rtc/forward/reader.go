@@ -90,6 +90,10 @@ func (r *reader) receiveRTP(peer *Peer, b []byte) {
 		r.counts.drop(DropMalformed)
 		return
 	}
+	if peer.mute {
+		r.counts.drop(DropRole)
+		return
+	}
 	peer.mu.Lock()
 	st, fresh, plain, why := r.accept(&peer.in, &h, b)
 	if st == nil {
@@ -150,9 +154,15 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 	if st == nil && !in.admits(h.ssrc, r.now) {
 		return nil, false, nil, DropUnknownSSRC
 	}
+	if in.budget != nil && !in.budget.has(len(b)*8, r.now) {
+		return nil, false, nil, DropClientRate
+	}
 	plain, err := in.srtp.DecryptRTP(b, b, &r.scratch)
 	if err != nil {
 		return nil, false, nil, refusal(err)
+	}
+	if in.budget != nil {
+		in.budget.spend(len(b)*8, r.now)
 	}
 	// The session pays for authentic packets alone: forged ones must not use up its rate.
 	if !in.packets.take(1, maxPackets, r.now) || !in.bits.take(len(b)*8, maxBits, r.now) {

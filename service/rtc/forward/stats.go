@@ -24,13 +24,15 @@ const (
 	DropQuiet                   // of a voice that is not among the loudest
 	DropRepaired                // repairs what is not missing, or nothing
 	DropLate                    // older than a mute or a change of the source
+	DropRole                    // of an endpoint that may not send
+	DropClientRate              // over the rate of all sessions of the client
 	DropEncrypt                 // not encrypted, a receiver did not get it
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"unknown_path", "malformed", "unknown_ssrc", "auth", "replay", "rate",
-	"payload_type", "padding", "unbound", "rid", "muted", "quiet", "repaired", "late", "encrypt",
+	"payload_type", "padding", "unbound", "rid", "muted", "quiet", "repaired", "late", "role", "client_rate", "encrypt",
 }
 
 // String returns the name of the reason, fit for a metric's label.

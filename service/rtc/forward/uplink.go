@@ -105,6 +105,7 @@ type inbound struct {
 	senders map[uint32]struct{} // SSRCs that sent authentic RTCP
 
 	bits, packets, reports bucket
+	budget                 *Budget // may be nil
 
 	// What to add to the NTP time in the endpoint's sender reports to get ours. One for all its
 	// streams, so that they stay in step with each other.
