@@ -53,6 +53,8 @@ type Peer struct {
 	tap     *keyTap
 	lite    bool
 
+	sendsOnly bool // the endpoint is to send nothing
+
 	candidates int // of the endpoint that a description may bring
 
 	media    media
@@ -161,7 +163,7 @@ func (p *Peer) AcceptOffer(text string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("create answer: %w", err)
 	}
-	ours, err := p.media.answer(answer.SDP, theirs)
+	ours, err := p.answer(answer.SDP, theirs)
 	if err != nil {
 		return "", err
 	}
@@ -174,13 +176,22 @@ func (p *Peer) AcceptOffer(text string) (string, error) {
 		// endpoint's first checks go out at once; one that is told later may wait a round.
 		select {
 		case <-gathered:
-			if ours, err = p.media.answer(p.LocalDescription().SDP, theirs); err != nil {
+			if ours, err = p.answer(p.LocalDescription().SDP, theirs); err != nil {
 				return "", err
 			}
 		case <-time.After(gatherTime):
 		}
 	}
 	return p.text(ours)
+}
+
+// answer turns pion's answer to an offer of the endpoint into ours.
+func (p *Peer) answer(text string, theirs *sdp.SessionDescription) (*sdp.SessionDescription, error) {
+	ours, err := p.media.answer(text, theirs)
+	if err == nil {
+		p.direct(ours)
+	}
+	return ours, err
 }
 
 // parse returns a description of the endpoint, within bounds.
@@ -229,6 +240,7 @@ func (p *Peer) MakeOffer() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	p.direct(ours)
 	p.offer = &offer{pion: made, ours: ours}
 	return p.text(ours)
 }
