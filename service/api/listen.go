@@ -31,6 +31,10 @@ type ServerConfig struct {
 	Address string // host:port
 	// CertFile and KeyFile turn TLS (1.2 or later) on. They are read again when they change.
 	CertFile, KeyFile string
+	// ClientAuth asks peers for certificates of the authorities in ClientCAFile, and of no others.
+	// The file is read again when it changes. What verified is in a request's TLS.VerifiedChains.
+	ClientAuth   ClientAuth
+	ClientCAFile string
 
 	HeaderTimeout time.Duration // 5 s to read the header of a request
 	BodyTimeout   time.Duration // 10 s more to read its body
@@ -85,9 +89,12 @@ func Listen(ctx context.Context, cfg ServerConfig, h http.Handler, m *metrics.Me
 	var certs *certificates
 	if cfg.CertFile != "" || cfg.KeyFile != "" {
 		var err error
-		if certs, err = loadCertificates(cfg.CertFile, cfg.KeyFile, log); err != nil {
+		files := tlsFiles{cfg.CertFile, cfg.KeyFile, cfg.ClientCAFile}
+		if certs, err = loadCertificates(files, cfg.ClientAuth, log); err != nil {
 			return nil, err
 		}
+	} else if cfg.ClientAuth != NoClientAuth {
+		return nil, errors.New("listen: certificates of clients need TLS")
 	}
 	var lc net.ListenConfig
 	bound, err := lc.Listen(ctx, "tcp", cfg.Address)
@@ -100,11 +107,8 @@ func Listen(ctx context.Context, cfg ServerConfig, h http.Handler, m *metrics.Me
 	}
 	ln = stream.Listener(ln)
 	if certs != nil {
-		ln = tls.NewListener(ln, &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			NextProtos:     []string{"http/1.1"}, // a WebSocket takes the connection over
-			GetCertificate: certs.get,
-		})
+		ln = tls.NewListener(ln, certs.config())
+		m.CertExpiry(certs.expiry)
 	}
 	return &Server{ln: ln, http: &http.Server{
 		Handler:           h,

@@ -39,6 +39,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	writes   *writeTimes
 	media    mediaSamples
+	certs    certExpiry
 
 	sessions    *liveGauge
 	tracks      *liveGauge
@@ -102,7 +103,7 @@ func New() *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: namespace}),
-		m.writes, &m.media, m.sessions.vec, m.tracks.vec, m.connections.vec,
+		m.writes, &m.media, &m.certs, m.sessions.vec, m.tracks.vec, m.connections.vec,
 		m.connStates, m.errors, m.connection, m.channelOpen, m.lockGrab, m.lockHeld,
 		m.clientLoss, m.clientRTT, m.clientJitter, m.messages, m.discards, m.limitHits, m.handlerPanics,
 	)
