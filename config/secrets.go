@@ -30,8 +30,9 @@ const (
 	minSecretBytes   = 32
 	minDistinctBytes = 8
 	minSecretBits    = 96
-	wordBits         = 11 // of one word out of all that may come to mind
-	minRepeat        = 3  // bytes
+	wordBits         = 9      // of one word out of those that come to mind
+	separators       = "-_ ." // between words; which one costs next to nothing
+	minRepeat        = 3      // bytes
 )
 
 // weakSecret says why a secret can be guessed, or "".
@@ -95,8 +96,10 @@ func spellBits(s string) float64 {
 		reach(i, 1, letter)
 		for _, words := range [2][]string{sampleSecrets, commonWords} {
 			for _, w := range words {
-				if len(w) >= minRepeat && strings.HasPrefix(text[i:], w) {
+				if strings.HasPrefix(text[i:], w) {
 					reach(i, len(w), wordBits)
+				} else if strings.IndexByte(separators, text[i]) >= 0 && strings.HasPrefix(text[i+1:], w) {
+					reach(i, 1+len(w), wordBits+1)
 				}
 			}
 		}
