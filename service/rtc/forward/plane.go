@@ -17,8 +17,6 @@
 package forward
 
 import (
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +60,7 @@ type Plane struct {
 
 	published atomic.Uint64 // publications so far
 
-	byPath atomic.Pointer[map[netio.Path]*Peer] // replaced by attach and forget under mu
+	byPath paths // changed by attach and detach under mu
 
 	mu    sync.Mutex
 	peers map[*Peer]struct{} // guarded by mu
@@ -81,19 +79,17 @@ func NewPlane(cfg Config) *Plane {
 	if cfg.History == 0 {
 		cfg.History = defaultHistory
 	}
-	p := &Plane{
+	return &Plane{
 		now: cfg.Now, start: cfg.Now(), peers: make(map[*Peer]struct{}),
 		history: cfg.History, cameras: cfg.LastCameras, holds: cfg.HoldLayers,
 	}
-	p.byPath.Store(&map[netio.Path]*Peer{})
-	return p
 }
 
 // NewReader returns the plane's half of a reading goroutine that owns out.
 func (p *Plane) NewReader(out *netio.Batch) netio.Reader { return &reader{plane: p, out: out} }
 
 // Known reports whether path is that of an attached peer.
-func (p *Plane) Known(path netio.Path) bool { return (*p.byPath.Load())[path] != nil }
+func (p *Plane) Known(path netio.Path) bool { return p.byPath.find(path) != nil }
 
 // NewPeer returns a peer that is not attached to a path yet.
 func (p *Plane) NewPeer(cfg PeerConfig) *Peer {
@@ -121,25 +117,18 @@ func (p *Plane) ntp(now time.Duration) uint64 { return toNTP(p.start.Add(now)) }
 func (p *Plane) attach(path netio.Path, peer *Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := maps.Clone(*p.byPath.Load())
-	next[path] = peer
-	p.byPath.Store(&next)
+	p.byPath.set(path, peer)
 }
 
 // detach ends that for paths that are still the peer's.
 func (p *Plane) detach(peer *Peer, paths ...netio.Path) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old := *p.byPath.Load()
-	paths = slices.DeleteFunc(paths, func(path netio.Path) bool { return old[path] != peer })
-	if len(paths) == 0 {
-		return
-	}
-	next := maps.Clone(old)
 	for _, path := range paths {
-		delete(next, path)
+		if p.byPath.find(path) == peer {
+			p.byPath.set(path, nil)
+		}
 	}
-	p.byPath.Store(&next)
 }
 
 // forget takes the peer off the list of those that Tick serves.

@@ -54,7 +54,7 @@ func (r *reader) Known(path netio.Path) bool { return r.lookup(path) != nil }
 // lookup returns the peer of path, nil if there is none.
 func (r *reader) lookup(path netio.Path) *Peer {
 	if r.peer == nil || path != r.path {
-		r.path, r.peer = path, (*r.plane.byPath.Load())[path]
+		r.path, r.peer = path, r.plane.byPath.find(path)
 	}
 	return r.peer
 }

@@ -416,7 +416,7 @@ func TestPathTakenOver(t *testing.T) {
 	if r.read.Known(first.path) || r.read.Known(second.path) {
 		t.Error("a path outlives its peer")
 	}
-	if len(*r.plane.byPath.Load()) != 0 || len(r.plane.peers) != 0 {
+	if !r.plane.byPath.empty() || len(r.plane.peers) != 0 {
 		t.Error("the plane remembers closed peers")
 	}
 }

@@ -40,6 +40,11 @@ func (p Path) TCP() bool { return p.flags&pathTCP != 0 }
 // IsZero reports whether p is the zero Path.
 func (p Path) IsZero() bool { return p == Path{} }
 
+// Spread returns a number that differs between many paths, for tables in parts.
+func (p Path) Spread() uint8 {
+	return uint8(p.port) ^ uint8(p.port>>8) ^ p.addr[15] ^ p.addr[14]
+}
+
 // String returns the path in a form for logs, such as "udp0:192.0.2.7:4000".
 func (p Path) String() string {
 	if p.IsZero() {
