@@ -44,35 +44,113 @@ func openBadger(dir string, log *slog.Logger) (*badger.DB, error) {
 	return badger.Open(badgerOptions(dir, log))
 }
 
-// load fills clients and reports whether a former folder was taken over already.
+// load fills the fields that are held in memory and reports whether a former folder was taken over
+// already.
 func (s *Store) load() (imported bool, err error) {
+	accounts := make(map[string]account)
+	now := time.Now()
 	err = s.db.View(func(txn *badger.Txn) error {
 		_, err := txn.Get(importedKey)
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 			return err
 		}
 		imported = err == nil
-		opt := badger.DefaultIteratorOptions
-		opt.Prefix = clientPrefix
-		it := txn.NewIterator(opt)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			item := it.Item()
-			id := string(item.Key()[len(clientPrefix):])
-			err := item.Value(func(value []byte) error {
-				client, err := decodeClient(id, value)
-				if err == nil {
-					s.clients[id] = client
+		if err := s.loadEpoch(txn); err != nil {
+			return err
+		}
+		for _, kind := range []struct {
+			name   string
+			prefix []byte
+			take   func(key, value []byte) error
+		}{
+			{"account", accountPrefix, func(key, value []byte) error {
+				id := string(key[len(accountPrefix):])
+				a, err := decodeAccount(id, value)
+				accounts[id] = a
+				return err
+			}},
+			{"client", clientPrefix, func(key, value []byte) error {
+				client, err := decodeClient(string(key[len(clientPrefix):]), value)
+				s.clients[client.ID] = client
+				return err
+			}},
+			{"used call id", callIDPrefix, func(key, value []byte) error {
+				group, sum, err := parseCallIDKey(key)
+				if err != nil {
+					return err
+				}
+				until, err := decodeCallID(key, value)
+				if err == nil && until > now.Unix() {
+					s.callIDs.add(group, sum, until)
 				}
 				return err
-			})
-			if err != nil {
-				return fmt.Errorf("client %q: %w: %w", id, ErrDamaged, err)
+			}},
+		} {
+			if err := each(txn, kind.prefix, kind.take); err != nil {
+				return fmt.Errorf("%s %w", kind.name, err)
 			}
 		}
 		return nil
 	})
-	return imported, err
+	if err != nil {
+		return false, err
+	}
+	return imported, s.joinAccounts(accounts)
+}
+
+// each calls take for all records below a prefix. They are valid until it returns.
+func each(txn *badger.Txn, prefix []byte, take func(key, value []byte) error) error {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = prefix
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		item := it.Item()
+		err := item.Value(func(value []byte) error { return take(item.Key(), value) })
+		if err != nil {
+			return fmt.Errorf("%q: %w: %w", item.Key()[len(prefix):], ErrDamaged, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) loadEpoch(txn *badger.Txn) error {
+	item, err := txn.Get(epochKey)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return item.Value(func(value []byte) error {
+		if s.epoch, err = decodeEpoch(value); err != nil {
+			return fmt.Errorf("epoch: %w: %w", ErrDamaged, err)
+		}
+		return nil
+	})
+}
+
+// joinAccounts gives clients what their accounts say. An account of a client that is no more is left by
+// a server from before there were any, which removed the client, and perhaps registered it anew: that
+// one then gets nothing of it but an epoch above.
+func (s *Store) joinAccounts(accounts map[string]account) error {
+	for id, a := range accounts {
+		client, ok := s.clients[id]
+		if !ok || !client.Created.Equal(a.created) {
+			s.epoch = max(s.epoch, a.epoch)
+			if ok {
+				client.Epoch = a.epoch + 1
+				s.clients[id] = client
+			}
+			continue
+		}
+		joined, err := a.join(client)
+		if err != nil {
+			return fmt.Errorf("account %q: %w: %w", id, ErrDamaged, err)
+		}
+		s.clients[id] = joined
+	}
+	return nil
 }
 
 // importBatch is how many records go into one transaction; Badger caps its size.
@@ -88,6 +166,7 @@ func (s *Store) importFormer(dir string) error {
 	}
 	var fresh []Client
 	for _, client := range former.clients {
+		client.Epoch = s.epoch + 1
 		if _, taken := s.clients[client.ID]; !taken {
 			fresh = append(fresh, client)
 		}
@@ -100,7 +179,7 @@ func (s *Store) importFormer(dir string) error {
 		last := len(batch) == len(rest)
 		err := s.commit(func(txn *badger.Txn) error {
 			for _, client := range batch {
-				if err := txn.Set(clientKey(client.ID), client.encode()); err != nil {
+				if err := client.set(txn); err != nil {
 					return err
 				}
 			}

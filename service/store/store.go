@@ -1,4 +1,5 @@
-// Package store keeps the registered clients: clientID → bcrypt hash.
+// Package store keeps the registered clients: clientID → bcrypt hash, roles and epoch; and, for as
+// long as each is to be remembered, which call ids were used.
 //
 // Badger is the durable side. Every write is synced, and its folder entry too, before it is
 // acknowledged, so that what was acknowledged survives a kill and a power loss. All records are also held
@@ -15,6 +16,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,8 @@ const (
 	DefaultMinFreeBytes = 64 << 20
 	// DefaultMaxClients is the number of registrations a store takes.
 	DefaultMaxClients = 10_000
+	// MaxList is the most clients that List returns at once.
+	MaxList = 1000
 )
 
 // Errors a caller acts on. They come wrapped with what was tried.
@@ -61,6 +65,8 @@ type Config struct {
 	MinFreeBytes uint64
 	// MaxClients caps the registrations; 0 means DefaultMaxClients.
 	MaxClients int
+	// MaxCallIDs caps the used call ids that are remembered; 0 means DefaultMaxCallIDs.
+	MaxCallIDs int
 }
 
 // A Store holds the clients. Its methods may be called by any number of goroutines.
@@ -75,8 +81,14 @@ type Store struct {
 	writer chan struct{}
 	failed error // set once, by the first write that failed half-way
 
+	// Backups that are running, and what tells them to end. Close waits for them.
+	backups sync.WaitGroup
+	closing chan struct{}
+
 	mu      sync.RWMutex // guards the fields below
 	clients map[string]Client
+	callIDs callIDs
+	epoch   uint64 // highest one of a removed client
 	closed  bool
 }
 
@@ -100,7 +112,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 
 // OpenMemory returns an empty store that lives in memory alone, for tests.
 func OpenMemory() *Store {
-	return newStore(0, orDiscard(nil))
+	return newStore(Config{}, orDiscard(nil))
 }
 
 func orDiscard(log *slog.Logger) *slog.Logger {
@@ -110,15 +122,17 @@ func orDiscard(log *slog.Logger) *slog.Logger {
 	return log
 }
 
-func newStore(maxClients int, log *slog.Logger) *Store {
-	if maxClients <= 0 {
-		maxClients = DefaultMaxClients
+func newStore(cfg Config, log *slog.Logger) *Store {
+	if cfg.MaxClients <= 0 {
+		cfg.MaxClients = DefaultMaxClients
 	}
 	s := &Store{
-		maxClients: maxClients,
+		maxClients: cfg.MaxClients,
 		log:        log,
 		writer:     make(chan struct{}, 1),
+		closing:    make(chan struct{}),
 		clients:    make(map[string]Client),
+		callIDs:    newCallIDs(cfg.MaxCallIDs),
 	}
 	s.writer <- struct{}{}
 	return s
@@ -129,7 +143,7 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newStore(cfg.MaxClients, log)
+	s := newStore(cfg, log)
 	s.folder = folder
 	if err := s.start(cfg.Dir); err != nil {
 		return nil, errors.Join(err, s.shut())
@@ -179,8 +193,32 @@ func (s *Store) Get(id string) (Client, error) {
 	case !ok:
 		return Client{}, ErrNotFound
 	}
-	client.Hash = bytes.Clone(client.Hash)
-	return client, nil
+	return client.clone(), nil
+}
+
+// List returns up to limit clients whose ids come after after, by id. A limit that is not between 1 and
+// MaxList counts as MaxList.
+func (s *Store) List(after string, limit int) ([]Client, error) {
+	if limit < 1 || limit > MaxList {
+		limit = MaxList
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	var ids []string
+	for id := range s.clients {
+		if id > after {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	list := make([]Client, 0, min(limit, len(ids)))
+	for _, id := range ids[:min(limit, len(ids))] {
+		list = append(list, s.clients[id].clone())
+	}
+	return list, nil
 }
 
 // Count returns the number of clients.
@@ -190,15 +228,15 @@ func (s *Store) Count() int {
 	return len(s.clients)
 }
 
-// Insert adds a client. Of several calls with one id exactly one succeeds, the others get
-// ErrConflict. When it returns nil the client is on disk. Other errors: ErrFull, ErrNoSpace,
-// ErrReadOnly, ErrInvalid, ErrClosed, and ctx's while it waits for its turn. After an error of
-// the disk itself the client may or may not be there at the next start.
+// Insert adds a client; its epoch is the store's to choose. Of several calls with one id exactly one
+// succeeds, the others get ErrConflict. When it returns nil the client is on disk. Other errors: ErrFull,
+// ErrNoSpace, ErrReadOnly, ErrInvalid, ErrClosed, and ctx's while it waits for its turn. After an error
+// of the disk itself the client may or may not be there at the next start.
 func (s *Store) Insert(ctx context.Context, client Client) error {
 	if err := client.check(); err != nil {
 		return err
 	}
-	client.Hash = bytes.Clone(client.Hash)
+	client = client.clone()
 	if client.Created.IsZero() {
 		client.Created = time.Now()
 	}
@@ -207,6 +245,7 @@ func (s *Store) Insert(ctx context.Context, client Client) error {
 		s.mu.RLock()
 		_, taken := s.clients[client.ID]
 		full := len(s.clients) >= s.maxClients
+		client.Epoch = s.epoch + 1
 		s.mu.RUnlock()
 		switch {
 		case taken:
@@ -214,51 +253,92 @@ func (s *Store) Insert(ctx context.Context, client Client) error {
 		case full:
 			return fmt.Errorf("%w: the limit is %d", ErrFull, s.maxClients)
 		}
-		return s.commit(func(txn *badger.Txn) error {
-			return txn.Set(clientKey(client.ID), client.encode())
-		}, func() { s.clients[client.ID] = client })
+		return s.put(client)
+	})
+}
+
+// put writes a client. The caller has the right to write.
+func (s *Store) put(client Client) error {
+	return s.commit(func(txn *badger.Txn) error { return client.set(txn) },
+		func() { s.clients[client.ID] = client })
+}
+
+// set writes both records of a client. What an account says by not being there is not written: a store
+// of clients without roles, none of which was ever removed, is the same as it was before there were any.
+func (c Client) set(txn *badger.Txn) error {
+	if err := txn.Set(clientKey(c.ID), c.encode()); err != nil {
+		return err
+	}
+	if c.plain() {
+		return txn.Delete(accountKey(c.ID))
+	}
+	return txn.Set(accountKey(c.ID), c.encodeAccount())
+}
+
+// Update changes a client as change does to a copy, atomically: nothing else is written meanwhile, so
+// change has to be quick and may not call the store. An error of change is returned as it is, and nothing
+// is written. ID and Created stay what they are, and the epoch does not go down: ErrInvalid. Errors: ErrNotFound,
+// and those of Insert.
+func (s *Store) Update(ctx context.Context, id string, change func(*Client) error) error {
+	return s.write(ctx, func() error {
+		s.mu.RLock()
+		former, ok := s.clients[id]
+		s.mu.RUnlock()
+		if !ok {
+			return ErrNotFound
+		}
+		client := former.clone()
+		if err := change(&client); err != nil {
+			return err
+		}
+		if client.ID != former.ID || !client.Created.Equal(former.Created) || client.Epoch < former.Epoch {
+			return fmt.Errorf("%w: a change of id or creation, or an epoch below the former one", ErrInvalid)
+		}
+		if err := client.check(); err != nil {
+			return err
+		}
+		return s.put(client.clone())
 	})
 }
 
 // UpdateHash replaces the hash of a client if it is still old, else it returns ErrConflict
 // (or ErrNotFound), so that an upgrade never undoes a registration made meanwhile.
 func (s *Store) UpdateHash(ctx context.Context, id string, old, hash []byte) error {
-	return s.write(ctx, func() error {
-		s.mu.RLock()
-		client, ok := s.clients[id]
-		s.mu.RUnlock()
-		if !ok {
-			return ErrNotFound
-		}
+	return s.Update(ctx, id, func(client *Client) error {
 		if !bytes.Equal(client.Hash, old) {
 			return ErrConflict
 		}
-		client.Hash = bytes.Clone(hash)
-		if err := client.check(); err != nil {
-			return err
-		}
-		return s.commit(func(txn *badger.Txn) error {
-			return txn.Set(clientKey(id), client.encode())
-		}, func() { s.clients[id] = client })
+		client.Hash = hash
+		return nil
 	})
 }
 
-// Delete removes a client, or returns ErrNotFound.
+// Delete removes a client, or returns ErrNotFound. Its epoch is below that of every client to come.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	return s.write(ctx, func() error {
 		s.mu.RLock()
-		_, ok := s.clients[id]
+		client, ok := s.clients[id]
+		epoch := max(s.epoch, client.Epoch)
 		s.mu.RUnlock()
 		if !ok {
 			return ErrNotFound
 		}
 		return s.commit(func(txn *badger.Txn) error {
-			return txn.Delete(clientKey(id))
-		}, func() { delete(s.clients, id) })
+			for _, key := range [][]byte{clientKey(id), accountKey(id)} {
+				if err := txn.Delete(key); err != nil {
+					return err
+				}
+			}
+			return txn.Set(epochKey, encodeEpoch(epoch))
+		}, func() {
+			delete(s.clients, id)
+			s.epoch = epoch
+		})
 	})
 }
 
-// Close waits for a write in progress, flushes and releases the folder. It may be called again.
+// Close waits for a write in progress, cuts off backups, flushes and releases the folder. It may be
+// called again.
 func (s *Store) Close() error {
 	<-s.writer
 	defer func() { s.writer <- struct{}{} }()
@@ -269,6 +349,8 @@ func (s *Store) Close() error {
 	if closed {
 		return nil
 	}
+	close(s.closing)
+	s.backups.Wait()
 	if err := s.shut(); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
