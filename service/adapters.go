@@ -23,17 +23,38 @@ type keyStore struct {
 	log *slog.Logger
 }
 
-func (k keyStore) Hash(_ context.Context, id string) ([]byte, bool, error) {
+func (k keyStore) Account(_ context.Context, id string) (auth.Account, bool, error) {
 	c, err := k.Get(id)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, false, nil
+		return auth.Account{}, false, nil
 	}
-	return c.Hash, err == nil, k.fault(err)
+	return accountOf(c), err == nil, k.fault(err)
 }
 
-func (k keyStore) Add(ctx context.Context, id string, hash []byte) (bool, error) {
-	err := k.Insert(ctx, store.Client{ID: id, Hash: hash, Created: time.Now()})
+func accountOf(c store.Client) auth.Account {
+	return auth.Account{Hash: c.Hash, Roles: c.Roles, Epoch: c.Epoch, Revoked: c.Revoked}
+}
+
+func (k keyStore) Add(ctx context.Context, id string, hash []byte, roles []string) (bool, error) {
+	err := k.Insert(ctx, store.Client{ID: id, Hash: hash, Roles: roles, Created: time.Now()})
 	if errors.Is(err, store.ErrConflict) {
+		return false, nil
+	}
+	return err == nil, k.fault(err)
+}
+
+func (k keyStore) Change(ctx context.Context, id string, change func(*auth.Account) error) (bool, error) {
+	var refused error
+	err := k.Update(ctx, id, func(c *store.Client) error {
+		a := accountOf(*c)
+		refused = change(&a)
+		c.Hash, c.Roles, c.Epoch, c.Revoked = a.Hash, a.Roles, a.Epoch, a.Revoked
+		return refused
+	})
+	switch {
+	case refused != nil:
+		return true, refused
+	case errors.Is(err, store.ErrNotFound):
 		return false, nil
 	}
 	return err == nil, k.fault(err)
@@ -78,16 +99,21 @@ type authenticator struct {
 }
 
 func (a authenticator) Authenticate(ctx context.Context, c api.Credentials) (api.Principal, error) {
-	p, err := a.Service.Authenticate(ctx, c.Authorization, c.Remote)
+	p, err := a.Service.Authenticate(ctx, auth.Credentials(c))
 	if err != nil {
 		return api.Principal{}, a.refusal(err)
 	}
 	hold := func() func() { return a.Hold(p) }
-	roles, _ := a.policy.Set([]string{a.policy.DefaultRole()})
-	if p.Admin {
+	roles, _ := a.policy.Set(p.Roles)
+	switch {
+	case p.Admin:
 		roles = a.policy.Admin()
+	case p.Auditor:
+		roles = a.policy.Auditor()
 	}
-	return api.Principal{ClientID: p.ClientID, Admin: p.Admin, Roles: roles, Hold: hold}, nil
+	return api.Principal{
+		ClientID: p.ClientID, Admin: p.Admin, Auditor: p.Auditor, Roles: roles, Epoch: p.Epoch, Hold: hold,
+	}, nil
 }
 
 func (a authenticator) Register(ctx context.Context, id, key string) error {
@@ -95,7 +121,7 @@ func (a authenticator) Register(ctx context.Context, id, key string) error {
 }
 
 func (a authenticator) Login(ctx context.Context, id, key string, from api.Credentials) (string, error) {
-	token, err := a.Service.Login(ctx, id, key, from.Remote)
+	token, err := a.Service.Login(ctx, id, key, auth.Credentials(from))
 	return token, a.refusal(err)
 }
 

@@ -30,51 +30,76 @@ const (
 	otherKey = "ffffffffffffffffffffffffffffffff"
 )
 
-// memory is a KeyStore in memory. onHash, if set, runs before each reading.
+// memory is a KeyStore in memory. onAccount, if set, runs before each reading.
 type memory struct {
-	mu     sync.Mutex
-	hashes map[string][]byte
-	onHash func(*memory, string)
-	err    error
+	mu        sync.Mutex
+	accounts  map[string]Account
+	removed   uint64 // highest epoch of a removed client
+	onAccount func(*memory, string)
+	err       error
 }
 
-func newMemory() *memory { return &memory{hashes: make(map[string][]byte)} }
+func newMemory() *memory { return &memory{accounts: make(map[string]Account)} }
 
-func (m *memory) Hash(_ context.Context, id string) ([]byte, bool, error) {
-	if m.onHash != nil {
-		m.onHash(m, id)
+// hash returns what is stored of a client's key.
+func (m *memory) hash(id string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.accounts[id].Hash
+}
+
+func (m *memory) Account(_ context.Context, id string) (Account, bool, error) {
+	if m.onAccount != nil {
+		m.onAccount(m, id)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	hash, ok := m.hashes[id]
-	return hash, ok, m.err
+	account, ok := m.accounts[id]
+	return account, ok, m.err
 }
 
-func (m *memory) Add(_ context.Context, id string, hash []byte) (bool, error) {
+func (m *memory) Add(_ context.Context, id string, hash []byte, roles []string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, taken := m.hashes[id]; taken || m.err != nil {
+	if _, taken := m.accounts[id]; taken || m.err != nil {
 		return false, m.err
 	}
-	m.hashes[id] = hash
+	m.accounts[id] = Account{Hash: hash, Roles: roles, Epoch: m.removed + 1}
 	return true, nil
 }
 
 func (m *memory) Replace(_ context.Context, id string, old, hash []byte) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !bytes.Equal(m.hashes[id], old) || m.err != nil {
+	account := m.accounts[id]
+	if !bytes.Equal(account.Hash, old) || m.err != nil {
 		return false, m.err
 	}
-	m.hashes[id] = hash
+	account.Hash = hash
+	m.accounts[id] = account
+	return true, nil
+}
+
+func (m *memory) Change(_ context.Context, id string, change func(*Account) error) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	account, ok := m.accounts[id]
+	if !ok || m.err != nil {
+		return false, m.err
+	}
+	if err := change(&account); err != nil {
+		return true, err
+	}
+	m.accounts[id] = account
 	return true, nil
 }
 
 func (m *memory) Remove(_ context.Context, id string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.hashes[id]
-	delete(m.hashes, id)
+	account, ok := m.accounts[id]
+	m.removed = max(m.removed, account.Epoch)
+	delete(m.accounts, id)
 	return ok, m.err
 }
 
@@ -93,6 +118,14 @@ func start(t *testing.T, cfg Config) (*Service, *memory) {
 func basic(id, key string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+key))
 }
+
+// header is the credentials of a request with that Authorization header.
+func header(authorization string, remote netip.Addr) Credentials {
+	return Credentials{Authorization: authorization, Remote: remote}
+}
+
+// from is what a login has beside id and key.
+func from(remote netip.Addr) Credentials { return Credentials{Remote: remote} }
 
 func wantErr(t *testing.T, what string, got, want error, text string) {
 	t.Helper()
@@ -120,7 +153,7 @@ func mustRegister(t *testing.T, s *Service, ids ...string) {
 
 func mustLogin(t *testing.T, s *Service, id string) string {
 	t.Helper()
-	token, err := s.Login(t.Context(), id, key, here)
+	token, err := s.Login(t.Context(), id, key, from(here))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,8 +176,8 @@ func TestNewChecksItsConfig(t *testing.T) {
 	}
 	defer s.Close()
 	mustRegister(t, s, "c1")
-	if !strings.HasPrefix(string(m.hashes["c1"]), "$2a$10$") {
-		t.Errorf("stored %q, want bcrypt at cost 10", m.hashes["c1"])
+	if !strings.HasPrefix(string(m.hash("c1")), "$2a$10$") {
+		t.Errorf("stored %q, want bcrypt at cost 10", m.hash("c1"))
 	}
 }
 
@@ -170,11 +203,11 @@ func TestRegister(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s, m := start(t, Config{StrictIDs: tc.strict})
-			m.hashes["taken"] = []byte("hash")
+			m.accounts["taken"] = Account{Hash: []byte("hash"), Epoch: 1}
 			err := s.Register(t.Context(), tc.id, tc.key)
 			if tc.want != nil {
 				wantErr(t, "register", err, tc.want, tc.text)
-				if len(m.hashes) != 1 {
+				if len(m.accounts) != 1 {
 					t.Error("something was stored")
 				}
 				return
@@ -182,7 +215,7 @@ func TestRegister(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if bcrypt.CompareHashAndPassword(m.hashes[tc.id], []byte(tc.key)) != nil {
+			if bcrypt.CompareHashAndPassword(m.hash(tc.id), []byte(tc.key)) != nil {
 				t.Error("the stored hash is not the key's")
 			}
 		})
@@ -225,7 +258,7 @@ func TestRacingRegistrations(t *testing.T) {
 	if won.Load() != 1 {
 		t.Fatalf("%d registrations succeeded, want 1", won.Load())
 	}
-	if bcrypt.CompareHashAndPassword(m.hashes["c1"], []byte(<-winner)) != nil {
+	if bcrypt.CompareHashAndPassword(m.hash("c1"), []byte(<-winner)) != nil {
 		t.Error("the stored hash is not the winner's")
 	}
 }
@@ -271,7 +304,7 @@ func TestAuthenticate(t *testing.T) {
 		{name: "empty token", header: "Bearer ", err: ErrTokenInvalid, text: "authentication failed: token is invalid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := s.Authenticate(t.Context(), tc.header, here)
+			got, err := s.Authenticate(t.Context(), header(tc.header, here))
 			if tc.err != nil {
 				wantErr(t, "authenticate", err, tc.err, tc.text)
 			} else if err != nil {
@@ -287,15 +320,15 @@ func TestAuthenticate(t *testing.T) {
 func TestAdmin(t *testing.T) {
 	none, _ := start(t, Config{})
 	for _, h := range []string{basic("", ""), basic("admin", "")} {
-		if p, err := none.Authenticate(t.Context(), h, here); err == nil || p.Admin {
+		if p, err := none.Authenticate(t.Context(), header(h, here)); err == nil || p.Admin {
 			t.Errorf("%s: an empty admin key let %+v in", h, p)
 		}
 	}
 	strict, _ := start(t, Config{AdminKey: "secret", StrictIDs: true})
-	if p, err := strict.Authenticate(t.Context(), basic("", "secret"), here); err != nil || !p.Admin {
+	if p, err := strict.Authenticate(t.Context(), header(basic("", "secret"), here)); err != nil || !p.Admin {
 		t.Errorf("strict admin: %+v, %v", p, err)
 	}
-	if p, err := strict.Authenticate(t.Context(), basic("c1", "secret"), here); err == nil || p.Admin {
+	if p, err := strict.Authenticate(t.Context(), header(basic("c1", "secret"), here)); err == nil || p.Admin {
 		t.Errorf("strict admin with an id: %+v, %v", p, err)
 	}
 }
@@ -307,7 +340,7 @@ func TestLogin(t *testing.T) {
 	for name, pair := range map[string][2]string{
 		"wrong key": {"c1", otherKey}, "unknown": {"c3", key}, "empty": {"", key}, "no key": {"c1", ""},
 	} {
-		_, err := s.Login(t.Context(), pair[0], pair[1], here)
+		_, err := s.Login(t.Context(), pair[0], pair[1], from(here))
 		wantErr(t, name, err, ErrAuthentication, "login failed: authentication failed")
 	}
 	form := regexp.MustCompile(`^[A-Za-z0-9_-]{32}$`)
@@ -317,10 +350,10 @@ func TestLogin(t *testing.T) {
 	if !form.MatchString(first) || first == second {
 		t.Errorf("tokens %q and %q", first, second)
 	}
-	_, err := s.Authenticate(t.Context(), "Bearer "+first, here)
+	_, err := s.Authenticate(t.Context(), header("Bearer "+first, here))
 	wantErr(t, "replaced token", err, ErrTokenInvalid, "authentication failed: token is invalid")
 	for token, want := range map[string]string{second: "c1", other: "c2"} {
-		if p, err := s.Authenticate(t.Context(), "Bearer "+token, here); err != nil || p.ClientID != want {
+		if p, err := s.Authenticate(t.Context(), header("Bearer "+token, here)); err != nil || p.ClientID != want {
 			t.Errorf("token of %s: %+v, %v", want, p, err)
 		}
 	}
@@ -331,7 +364,7 @@ func TestUnregister(t *testing.T) {
 	var s *Service
 	var revoked []string
 	s, _ = start(t, Config{OnRevoke: func(id string) {
-		if _, err := s.Authenticate(context.Background(), basic(id, key), here); err == nil {
+		if _, err := s.Authenticate(context.Background(), header(basic(id, key), here)); err == nil {
 			t.Error("the client could still authenticate when the hook ran")
 		}
 		revoked = append(revoked, id)
@@ -346,16 +379,16 @@ func TestUnregister(t *testing.T) {
 	if len(revoked) != 1 || revoked[0] != "c1" {
 		t.Errorf("hook ran for %q", revoked)
 	}
-	_, err := s.Authenticate(t.Context(), "Bearer "+token, here)
+	_, err := s.Authenticate(t.Context(), header("Bearer "+token, here))
 	wantErr(t, "its token", err, ErrTokenInvalid, "authentication failed: token is invalid")
-	if _, err := s.Authenticate(t.Context(), "Bearer "+other, here); err != nil {
+	if _, err := s.Authenticate(t.Context(), header("Bearer "+other, here)); err != nil {
 		t.Errorf("another's token: %v", err)
 	}
 	// Registered anew with another key, the former one is worth nothing.
 	if err := s.Register(t.Context(), "c1", otherKey); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Authenticate(t.Context(), basic("c1", key), here)
+	_, err = s.Authenticate(t.Context(), header(basic("c1", key), here))
 	wantErr(t, "the former key", err, ErrAuthentication, "authentication failed")
 }
 
@@ -364,15 +397,15 @@ func TestRemovalDuringLogin(t *testing.T) {
 	s, m := start(t, Config{})
 	mustRegister(t, s, "c1")
 	readings := 0
-	m.onHash = func(m *memory, id string) {
+	m.onAccount = func(m *memory, id string) {
 		if readings++; readings == 2 { // the second is the one after the token was issued
-			m.onHash = nil
+			m.onAccount = nil
 			if err := s.Unregister(context.Background(), id); err != nil {
 				t.Error(err)
 			}
 		}
 	}
-	_, err := s.Login(t.Context(), "c1", key, here)
+	_, err := s.Login(t.Context(), "c1", key, from(here))
 	wantErr(t, "login", err, ErrAuthentication, "login failed: authentication failed")
 	if len(s.tokens.bySum) != 0 {
 		t.Error("a token lives")
@@ -386,7 +419,7 @@ func TestStoreFaultsReachTheCaller(t *testing.T) {
 	if err := s.Register(t.Context(), "c2", key); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("register: %v", err)
 	}
-	if _, err := s.Login(t.Context(), "c1", key, here); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrAuthentication) {
+	if _, err := s.Login(t.Context(), "c1", key, from(here)); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrAuthentication) {
 		t.Errorf("login: %v", err)
 	}
 	if err := s.Unregister(t.Context(), "c1"); !errors.Is(err, ErrUnavailable) {
@@ -401,18 +434,18 @@ func TestHashUpgrade(t *testing.T) {
 	mustRegister(t, old, "c1")
 	s := newService(Config{BcryptCost: 6}, m, nil)
 	t.Cleanup(s.Close)
-	if _, err := s.Login(t.Context(), "c1", otherKey, here); err == nil {
+	if _, err := s.Login(t.Context(), "c1", otherKey, from(here)); err == nil {
 		t.Fatal("a wrong key was accepted")
 	}
-	if cost, _ := bcrypt.Cost(m.hashes["c1"]); cost != 4 {
+	if cost, _ := bcrypt.Cost(m.hash("c1")); cost != 4 {
 		t.Errorf("cost %d after a failed login, want 4", cost)
 	}
 	token := mustLogin(t, s, "c1")
-	if cost, _ := bcrypt.Cost(m.hashes["c1"]); cost != 6 {
+	if cost, _ := bcrypt.Cost(m.hash("c1")); cost != 6 {
 		t.Errorf("cost %d after a login, want 6", cost)
 	}
 	for _, h := range []string{basic("c1", key), "Bearer " + token} {
-		if _, err := s.Authenticate(t.Context(), h, here); err != nil {
+		if _, err := s.Authenticate(t.Context(), header(h, here)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -429,14 +462,14 @@ func TestNoSecretsInLogs(t *testing.T) {
 	token := mustLogin(t, s, "c1")
 	var texts []string
 	for range freeFailures + 3 {
-		_, err := s.Login(t.Context(), "c1", otherKey, here)
+		_, err := s.Login(t.Context(), "c1", otherKey, from(here))
 		texts = append(texts, err.Error())
 	}
 	all := out.String() + strings.Join(texts, "\n")
 	if !strings.Contains(out.String(), "192.0.2.1") {
 		t.Errorf("the log does not name the address: %s", out.String())
 	}
-	for _, secret := range []string{key, otherKey, token, string(m.hashes["c1"])} {
+	for _, secret := range []string{key, otherKey, token, string(m.hash("c1"))} {
 		if strings.Contains(all, secret) {
 			t.Errorf("%q was written: %s", secret, all)
 		}

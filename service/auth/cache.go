@@ -17,7 +17,7 @@ const (
 // has and that ends with it. The zero value stands for none.
 type credential [sha256.Size]byte
 
-// verifiedKeys remembers keys that were right, and the hash that they matched. Nothing is ever
+// verifiedKeys remembers keys that were right, and the epoch in which they were. Nothing is ever
 // remembered of a wrong one.
 type verifiedKeys struct {
 	secret []byte // fixed at creation
@@ -28,7 +28,7 @@ type verifiedKeys struct {
 
 type verifiedKey struct {
 	id      string
-	hash    string
+	epoch   uint64
 	expires time.Time
 	held    int // connections that live with it; it does not expire while there are any
 }
@@ -48,31 +48,31 @@ func (v *verifiedKeys) credential(id, key string) (c credential) {
 	return c
 }
 
-// lookup returns the hash that c was verified against. The caller compares it with the present
-// one, so that an entry outlives neither a removal nor a registration anew.
-func (v *verifiedKeys) lookup(c credential, now time.Time) (hash string, ok bool) {
+// lookup returns the epoch in which c was right. The caller compares it with the present one, so that an
+// entry outlives neither a change of the key, nor a removal, nor a registration anew.
+func (v *verifiedKeys) lookup(c credential, now time.Time) (epoch uint64, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	e, ok := v.entries[c]
 	if !ok || e.expired(now) {
-		return "", false
+		return 0, false
 	}
-	return e.hash, true
+	return e.epoch, true
 }
 
 func (e *verifiedKey) expired(now time.Time) bool { return e.held == 0 && !now.Before(e.expires) }
 
-func (v *verifiedKeys) add(c credential, id, hash string, now time.Time) {
+func (v *verifiedKeys) add(c credential, id string, epoch uint64, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e, ok := v.entries[c]; ok {
-		e.hash, e.expires = hash, now.Add(verifiedLifetime)
+		e.epoch, e.expires = max(e.epoch, epoch), now.Add(verifiedLifetime)
 		return
 	}
 	if len(v.entries) >= maxVerified && !v.evict() {
 		return
 	}
-	v.entries[c] = &verifiedKey{id: id, hash: hash, expires: now.Add(verifiedLifetime)}
+	v.entries[c] = &verifiedKey{id: id, epoch: epoch, expires: now.Add(verifiedLifetime)}
 }
 
 // evict drops some entry that nobody holds. The caller holds mu.

@@ -131,7 +131,7 @@ func TestTwentyLoginsAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {
-				if _, err := s.Login(t.Context(), pick(i), key, here); err != nil {
+				if _, err := s.Login(t.Context(), pick(i), key, from(here)); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
@@ -148,38 +148,39 @@ func TestFlights(t *testing.T) {
 		var wg sync.WaitGroup
 		leader, cancel := context.WithCancel(t.Context())
 		go2 := make(chan struct{})
-		asked := question{credential{1}, "hash"}
-		compute := func(ctx context.Context) func() (string, error) {
-			return func() (string, error) {
+		errOther := errors.New("other")
+		asked := question{credential{1}, "hash", 1}
+		compute := func(ctx context.Context) func() error {
+			return func() error {
 				computed.Add(1)
 				select {
 				case <-go2:
-					return "hash", nil
+					return nil
 				case <-ctx.Done():
-					return "", ctx.Err()
+					return ctx.Err()
 				}
 			}
 		}
 		wg.Go(func() {
-			if _, err := f.do(leader, asked, compute(leader)); !errors.Is(err, context.Canceled) {
+			if err := f.do(leader, asked, compute(leader)); !errors.Is(err, context.Canceled) {
 				t.Errorf("leader: %v", err)
 			}
 		})
 		synctest.Wait()
 		for range 5 {
 			wg.Go(func() {
-				if hash, err := f.do(t.Context(), asked, compute(t.Context())); err != nil || hash != "hash" {
-					t.Errorf("follower: %q, %v", hash, err)
+				if err := f.do(t.Context(), asked, compute(t.Context())); err != nil {
+					t.Errorf("follower: %v", err)
 				}
 			})
 		}
 		// What is stored is another hash by now: the answer about the one before is none.
-		if hash, err := f.do(t.Context(), question{credential{1}, "other"}, func() (string, error) { return "other", nil }); err != nil || hash != "other" {
-			t.Errorf("after a change of the key: %q, %v", hash, err)
+		if err := f.do(t.Context(), question{credential{1}, "other", 2}, func() error { return errOther }); !errors.Is(err, errOther) {
+			t.Errorf("after a change of the key: %v", err)
 		}
 		gone, leave := context.WithCancel(t.Context())
 		wg.Go(func() {
-			if _, err := f.do(gone, asked, compute(gone)); !errors.Is(err, context.Canceled) {
+			if err := f.do(gone, asked, compute(gone)); !errors.Is(err, context.Canceled) {
 				t.Errorf("follower who leaves: %v", err)
 			}
 		})
@@ -206,9 +207,9 @@ func TestWarmHerd(t *testing.T) {
 	headers := make([]string, 200)
 	for i := range headers {
 		id := fmt.Sprint("backend-", i)
-		m.hashes[id] = m.hashes["first"]
+		m.accounts[id] = m.accounts["first"]
 		headers[i] = basic(id, key)
-		if _, err := s.Authenticate(t.Context(), headers[i], here); err != nil {
+		if _, err := s.Authenticate(t.Context(), header(headers[i], here)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -218,7 +219,7 @@ func TestWarmHerd(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, h := range headers {
 		wg.Go(func() {
-			if _, err := s.Authenticate(t.Context(), h, here); err != nil {
+			if _, err := s.Authenticate(t.Context(), header(h, here)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -234,7 +235,7 @@ func TestVerifiedKeyExpires(t *testing.T) {
 		s := newService(Config{BcryptCost: bcrypt.MinCost}, newMemory(), nil)
 		defer s.Close()
 		mustRegister(t, s, "c1")
-		p, err := s.Authenticate(t.Context(), basic("c1", key), here)
+		p, err := s.Authenticate(t.Context(), header(basic("c1", key), here))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +257,7 @@ func TestVerifiedKeyExpires(t *testing.T) {
 			t.Error("an expired entry stays in memory")
 		}
 
-		if p, err = s.Authenticate(t.Context(), basic("c1", key), here); err != nil {
+		if p, err = s.Authenticate(t.Context(), header(basic("c1", key), here)); err != nil {
 			t.Fatal(err)
 		}
 		release, again := s.Hold(p), s.Hold(p)
@@ -278,10 +279,10 @@ func TestVerifiedKeyExpires(t *testing.T) {
 func TestVerifiedKeysAreBounded(t *testing.T) {
 	v, now := newVerifiedKeys(), time.Now()
 	held := v.credential("held", key)
-	v.add(held, "held", "hash", now)
+	v.add(held, "held", 1, now)
 	defer v.hold(held)()
 	for i := range maxVerified + 50 {
-		v.add(v.credential(fmt.Sprint(i), key), "id", "hash", now)
+		v.add(v.credential(fmt.Sprint(i), key), "id", 1, now)
 	}
 	if _, ok := v.lookup(held, now); !ok || len(v.entries) != maxVerified {
 		t.Errorf("%d entries, the held one there: %v", len(v.entries), ok)
@@ -301,18 +302,18 @@ func TestTokenExpiry(t *testing.T) {
 		mustRegister(t, s, "c1", "c2")
 		token, unused := mustLogin(t, s, "c1"), mustLogin(t, s, "c2")
 		time.Sleep(90*time.Second - time.Nanosecond)
-		if _, err := s.Authenticate(t.Context(), "Bearer "+token, here); err != nil {
+		if _, err := s.Authenticate(t.Context(), header("Bearer "+token, here)); err != nil {
 			t.Errorf("just before it expires: %v", err)
 		}
 		time.Sleep(time.Nanosecond) // use has not extended it
-		_, err := s.Authenticate(t.Context(), "Bearer "+token, here)
+		_, err := s.Authenticate(t.Context(), header("Bearer "+token, here))
 		wantErr(t, "expired token", err, ErrTokenExpired, "authentication failed: session is expired")
 		time.Sleep(sweepInterval)
 		synctest.Wait()
 		if len(s.tokens.bySum)+len(s.tokens.byClient) != 0 {
 			t.Error("an expired token that nobody used stays in memory") // fault A9
 		}
-		_, err = s.Authenticate(t.Context(), "Bearer "+unused, here)
+		_, err = s.Authenticate(t.Context(), header("Bearer "+unused, here))
 		wantErr(t, "swept token", err, ErrTokenInvalid, "authentication failed: token is invalid")
 	})
 }
@@ -320,13 +321,13 @@ func TestTokenExpiry(t *testing.T) {
 func TestTokensAreBounded(t *testing.T) {
 	k, expires := newTokens(), time.Now().Add(time.Hour)
 	for i := range maxTokens {
-		if _, err := k.issue(fmt.Sprint(i), expires); err != nil {
+		if _, err := k.issue(tokenEntry{fmt.Sprint(i), 1, expires}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err := k.issue("one more", expires)
+	_, err := k.issue(tokenEntry{"one more", 1, expires})
 	wantLimit(t, "one more client", err, "tokens")
-	if _, err := k.issue("7", expires); err != nil || len(k.bySum) != maxTokens {
+	if _, err := k.issue(tokenEntry{"7", 1, expires}); err != nil || len(k.bySum) != maxTokens {
 		t.Errorf("replacing a token: %v, %d tokens", err, len(k.bySum))
 	}
 }
@@ -338,7 +339,7 @@ func TestFailedLoginsAreSlowedDown(t *testing.T) {
 		defer s.Close()
 		mustRegister(t, s, "owner", "other")
 		guess := func(id string) error {
-			_, err := s.Login(t.Context(), id, otherKey, there)
+			_, err := s.Login(t.Context(), id, otherKey, from(there))
 			return err
 		}
 		for i := range freeFailures {
@@ -354,7 +355,7 @@ func TestFailedLoginsAreSlowedDown(t *testing.T) {
 				t.Errorf("told to wait %v, want %v", limit.RetryAfter, want*time.Second)
 			}
 			// The right key, too, has to wait there, or guessing would go on.
-			_, err = s.Login(t.Context(), "owner", key, there)
+			_, err = s.Login(t.Context(), "owner", key, from(there))
 			wantLimit(t, "right key from there", err, "failed_logins")
 			time.Sleep(want * time.Second)
 			if err := guess("owner"); !errors.Is(err, ErrAuthentication) {
@@ -362,7 +363,7 @@ func TestFailedLoginsAreSlowedDown(t *testing.T) {
 			}
 		}
 		mustLogin(t, s, "owner") // from elsewhere
-		if _, err := s.Login(t.Context(), "owner", key, there); err != nil {
+		if _, err := s.Login(t.Context(), "owner", key, from(there)); err != nil {
 			t.Errorf("a key that was right lately is slowed down by others' failures: %v", err)
 		}
 		if err := guess("other"); !errors.Is(err, ErrAuthentication) {
@@ -447,7 +448,7 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 			for i, id := range ids {
 				addr = addr.Next() // no back-off
 				begin := time.Now()
-				_, err := s.Authenticate(t.Context(), basic(id, otherKey), addr)
+				_, err := s.Authenticate(t.Context(), header(basic(id, otherKey), addr))
 				took[i] = append(took[i], time.Since(begin))
 				wantErr(t, id, err, ErrAuthentication, "authentication failed")
 			}
@@ -482,14 +483,14 @@ func BenchmarkHerd(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := range backends {
-		m.hashes[fmt.Sprint("backend-", i)] = hash
+		m.accounts[fmt.Sprint("backend-", i)] = Account{Hash: hash, Epoch: 1}
 	}
 	herd := func(b *testing.B, s *Service) {
 		var wg sync.WaitGroup
 		for i := range backends {
 			wg.Go(func() {
 				for {
-					_, err := s.Authenticate(b.Context(), basic(fmt.Sprint("backend-", i), key), here)
+					_, err := s.Authenticate(b.Context(), header(basic(fmt.Sprint("backend-", i), key), here))
 					var limit *LimitError
 					if !errors.As(err, &limit) {
 						if err != nil {

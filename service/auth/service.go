@@ -1,22 +1,26 @@
-// Package auth tells who is asking: a registered client, by key or by token, or the admin.
+// Package auth tells who is asking: a registered client, by key, by token or by ticket, or an operator.
 //
 // Keys are stored as bcrypt hashes, which are slow to check on purpose. So that nobody can use
 // that against the server, checks run in small budgets, one for registrations and one for logins,
 // with bounded queues; a key that was right is remembered for a while under a keyed hash; and
 // who fails too often from one address waits. An unknown client and a wrong key take the same
 // path, give the same error and cost the same time.
+//
+// Each client has an epoch, which grows when its key is replaced or revoked. Whatever was made in a
+// former one is dead: the store is asked for the present one after everything else was checked.
 package auth
 
 import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 	"unicode"
@@ -45,16 +49,20 @@ const (
 	sweepInterval        = time.Minute
 )
 
-// A KeyStore keeps the hashes of registered clients. Its methods may be called by any number of
+// A KeyStore keeps the accounts of registered clients. Its methods may be called by any number of
 // goroutines. Errors are faults of the store, wrapping ErrUnavailable or ErrFull where they fit;
-// what is or is not there is a result.
+// what is or is not there is a result. A rule about rights of the store: of these methods Remove alone
+// removes, and one client at a time.
 type KeyStore interface {
-	// Hash returns a client's hash. It is called for every request and has to be fast.
-	Hash(ctx context.Context, clientID string) (hash []byte, found bool, err error)
-	// Add stores a client durably if the id is free. Of several calls at once one adds.
-	Add(ctx context.Context, clientID string, hash []byte) (added bool, err error)
-	// Replace stores another hash if the present one is old.
+	// Account returns what is stored of a client. It is called for every request and has to be fast.
+	Account(ctx context.Context, clientID string) (account Account, found bool, err error)
+	// Add stores a client durably if the id is free. Of several calls at once one adds. The store
+	// chooses an epoch above all that the id had before.
+	Add(ctx context.Context, clientID string, hash []byte, roles []string) (added bool, err error)
+	// Replace stores another hash of the same key if the present one is old.
 	Replace(ctx context.Context, clientID string, old, hash []byte) (replaced bool, err error)
+	// Change changes an account durably and atomically, as change does to a copy.
+	Change(ctx context.Context, clientID string, change func(*Account) error) (found bool, err error)
 	// Remove removes a client durably.
 	Remove(ctx context.Context, clientID string) (removed bool, err error)
 }
@@ -63,6 +71,9 @@ type KeyStore interface {
 type Config struct {
 	// AdminKey is the admin's secret; empty means that there is no admin.
 	AdminKey string
+	// AuditorKey is the secret of the auditor, who may read the audit log and nothing else. It comes
+	// with the id "auditor" or an empty one, and is not the admin's. Empty means that there is none.
+	AuditorKey string
 	// TokenLifetime is fixed at login and not extended by use; 0 means 24 h.
 	TokenLifetime time.Duration
 	// BcryptCost is that of new hashes, 10 to 14; 0 means 10. A hash of lower cost is replaced at
@@ -74,18 +85,90 @@ type Config struct {
 	// StrictIDs is for production mode: a new id may only have the characters 0x21 to 0x7e
 	// without / \ : and ", and the admin has to come with an empty id.
 	StrictIDs bool
+	// DefaultRole is that of clients who register and of those nobody gave roles to; empty means
+	// "client". It cannot be an operator's.
+	DefaultRole string
+	// BasicScope says what a client's key is good for; empty means BasicAll.
+	BasicScope BasicScope
+	// TicketTTL is how long a ticket can be used, up to an hour; 0 means a minute.
+	TicketTTL time.Duration
+	// TicketBind says what a ticket is bound to: "client", which always is, and "addr". nil means both.
+	TicketBind []string
+	// CertBind says what of a certificate has to name the client it is used for; empty means
+	// CertBindNone.
+	CertBind CertBind
+	// CertFingerprints are the SHA-256 sums, in hexadecimal, of each client's certificates, for
+	// CertBindFingerprint.
+	CertFingerprints map[string][]string
+	// RequireCert refuses clients whose connection has no certificate.
+	RequireCert bool
+	// OnFailure, if set, is told of every refusal of credentials. It runs on the caller of
+	// Authenticate, Login or Refresh, and has to be quick.
+	OnFailure func(Failure)
 	// OnRevoke, if set, is called after a client was removed and its tokens are dead, to cut its
 	// connections and sessions. It runs on the caller of Unregister.
 	OnRevoke func(clientID string)
 }
 
+// A BasicScope says what keys are good for.
+type BasicScope string
+
+// Scopes of keys.
+const (
+	// BasicAll: for every request (protocol, section 5.1).
+	BasicAll BasicScope = "all"
+	// BasicLogin: for Login alone. Operators' keys are not affected.
+	BasicLogin BasicScope = "login"
+)
+
+// Credentials are what a request says of who sent it.
+type Credentials struct {
+	// Authorization is the value of the header of that name.
+	Authorization string
+	// Ticket is one of NewTicket. With it, there has to be no Authorization.
+	Ticket string
+	// Remote is the address of the peer.
+	Remote netip.Addr
+	// Certificate is the verified leaf that the peer presented, nil without one.
+	Certificate *x509.Certificate
+}
+
+// A Method says how someone authenticated.
+type Method string
+
+// Methods of authentication.
+const (
+	MethodBasic    Method = "basic"
+	MethodBearer   Method = "bearer"
+	MethodTicket   Method = "ticket"
+	MethodOperator Method = "operator"
+)
+
 // A Principal is who made a request.
 type Principal struct {
-	// ClientID is empty for the admin.
+	// ClientID is empty for operators.
 	ClientID string
 	Admin    bool
+	Auditor  bool
+	// Roles are a client's at this moment. They are not to be changed.
+	Roles []string
+	// Epoch is that of the client whose credentials were used.
+	Epoch  uint64
+	Method Method
 
 	credential credential // the verified key, if it was one
+}
+
+// A Failure is a refusal of credentials, for the audit log.
+type Failure struct {
+	// ClientID is whose the credentials are or claim to be; empty if that is not known, or cannot be
+	// the id of a client.
+	ClientID string
+	Remote   netip.Addr
+	// Method is empty if it was not to be told.
+	Method Method
+	// Reason is that of func Reason.
+	Reason string
 }
 
 // A Service authenticates. Its methods may be called by any number of goroutines.
@@ -93,11 +176,19 @@ type Service struct {
 	// Fixed at creation.
 	store         KeyStore
 	log           *slog.Logger
-	adminSum      [sha256.Size]byte
-	admin         bool
+	admin         secretKey
+	auditor       secretKey
 	strict        bool
+	unassigned    []string // roles of clients nobody gave any to
+	basicScope    BasicScope
 	tokenLifetime time.Duration
+	ticketTTL     time.Duration
+	ticketAnyAddr bool
+	certBind      CertBind
+	requireCert   bool
+	fingerprints  map[string][][sha256.Size]byte
 	onRevoke      func(string)
+	onFailure     func(Failure)
 	hasher        *hasher
 	registrations *budget
 	logins        *budget
@@ -105,6 +196,7 @@ type Service struct {
 	flights       *flights
 	failures      *failures
 	tokens        *tokens
+	tickets       *tickets
 	stop          chan struct{}
 	stopOnce      sync.Once
 	swept         sync.WaitGroup
@@ -124,10 +216,51 @@ func New(cfg Config, store KeyStore, log *slog.Logger) (*Service, error) {
 	if cfg.BcryptWorkers < 0 {
 		return nil, fmt.Errorf("number of bcrypt workers %d is negative", cfg.BcryptWorkers)
 	}
+	if err := cfg.checkAccess(); err != nil {
+		return nil, err
+	}
 	return newService(cfg, store, log), nil
 }
 
-// newService takes any cost that bcrypt does: tests use a low one.
+// checkAccess checks who may come and how.
+func (cfg Config) checkAccess() error {
+	if cfg.AuditorKey != "" && cfg.AuditorKey == cfg.AdminKey {
+		return errors.New("the keys of admin and auditor are the same")
+	}
+	if cfg.DefaultRole != "" {
+		if err := CheckRoles([]string{cfg.DefaultRole}); err != nil {
+			return fmt.Errorf("default role %q: %w", cfg.DefaultRole, err)
+		}
+	}
+	switch cfg.BasicScope {
+	case "", BasicAll, BasicLogin:
+	default:
+		return fmt.Errorf("scope of basic authentication %q is not all or login", cfg.BasicScope)
+	}
+	if cfg.TicketTTL < 0 || cfg.TicketTTL > maxTicketTTL {
+		return fmt.Errorf("lifetime of tickets %v is outside 0 to %v", cfg.TicketTTL, maxTicketTTL)
+	}
+	for _, bind := range cfg.TicketBind {
+		if bind != bindClient && bind != bindAddr {
+			return fmt.Errorf("tickets cannot be bound to %q, only to client and addr", bind)
+		}
+	}
+	switch cfg.CertBind {
+	case "", CertBindNone, CertBindSAN, CertBindCN, CertBindFingerprint:
+	default:
+		return fmt.Errorf("certificates cannot be bound by %q, only by none, san, cn and fingerprint", cfg.CertBind)
+	}
+	_, err := parseFingerprints(cfg.CertFingerprints)
+	return err
+}
+
+// What a ticket can be bound to.
+const (
+	bindClient = "client"
+	bindAddr   = "addr"
+)
+
+// newService takes any cost that bcrypt does: tests use a low one. Everything else is checked.
 func newService(cfg Config, store KeyStore, log *slog.Logger) *Service {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -135,6 +268,16 @@ func newService(cfg Config, store KeyStore, log *slog.Logger) *Service {
 	if cfg.TokenLifetime == 0 {
 		cfg.TokenLifetime = defaultTokenLifetime
 	}
+	if cfg.TicketTTL == 0 {
+		cfg.TicketTTL = DefaultTicketTTL
+	}
+	if cfg.CertBind == "" {
+		cfg.CertBind = CertBindNone
+	}
+	if cfg.DefaultRole == "" {
+		cfg.DefaultRole = defaultRole
+	}
+	fingerprints, _ := parseFingerprints(cfg.CertFingerprints)
 	workers := cfg.BcryptWorkers
 	if workers == 0 {
 		workers = max(1, runtime.NumCPU()/2)
@@ -142,9 +285,17 @@ func newService(cfg Config, store KeyStore, log *slog.Logger) *Service {
 	s := &Service{
 		store:         store,
 		log:           log,
-		adminSum:      sha256.Sum256([]byte(cfg.AdminKey)),
-		admin:         cfg.AdminKey != "",
+		admin:         newSecretKey(cfg.AdminKey),
+		auditor:       newSecretKey(cfg.AuditorKey),
 		strict:        cfg.StrictIDs,
+		unassigned:    []string{cfg.DefaultRole},
+		basicScope:    cfg.BasicScope,
+		ticketTTL:     cfg.TicketTTL,
+		ticketAnyAddr: cfg.TicketBind != nil && !slices.Contains(cfg.TicketBind, bindAddr),
+		certBind:      cfg.CertBind,
+		requireCert:   cfg.RequireCert,
+		fingerprints:  fingerprints,
+		onFailure:     cfg.OnFailure,
 		tokenLifetime: cfg.TokenLifetime,
 		onRevoke:      cfg.OnRevoke,
 		hasher:        newHasher(cfg.BcryptCost),
@@ -154,6 +305,7 @@ func newService(cfg Config, store KeyStore, log *slog.Logger) *Service {
 		flights:       newFlights(),
 		failures:      newFailures(),
 		tokens:        newTokens(),
+		tickets:       newTickets(),
 		stop:          make(chan struct{}),
 	}
 	s.swept.Go(s.sweep)
@@ -174,6 +326,7 @@ func (s *Service) sweep() {
 		case <-ticker.C:
 			now := time.Now()
 			s.tokens.sweep(now)
+			s.tickets.sweep(now)
 			s.verified.sweep(now)
 			s.failures.sweep(now)
 		case <-s.stop:
@@ -182,109 +335,37 @@ func (s *Service) sweep() {
 	}
 }
 
-// Authenticate returns who sent an Authorization header from the address remote. Errors wrap
-// ErrAuthentication, or are a *LimitError, ErrUnavailable or ctx's.
-//
-// A connection that lives on after its request has to be known to whoever OnRevoke tells before
-// the result counts: call Authenticate once more after that; it costs nothing then.
-func (s *Service) Authenticate(ctx context.Context, authorization string, remote netip.Addr) (Principal, error) {
-	given, err := parseAuthorization(authorization)
-	if err != nil {
-		return Principal{}, err
-	}
-	if given.token != "" {
-		clientID, err := s.tokens.lookup(given.token, time.Now())
-		return Principal{ClientID: clientID}, err
-	}
-	if s.isAdmin(given.id, given.key) {
-		return Principal{Admin: true}, nil
-	}
-	if given.id == "" {
-		return Principal{}, ErrUnauthorized
-	}
-	proof, _, err := s.verify(ctx, given.id, given.key, remote)
-	if err != nil {
-		return Principal{}, err
-	}
-	return Principal{ClientID: given.id, credential: proof}, nil
-}
-
-// Hold keeps the key that a client authenticated with from being forgotten until release is
-// called, so that a backend that was connected for hours comes back as fast as one that was
-// here a minute ago. Removing the client still ends it.
-func (s *Service) Hold(p Principal) (release func()) { return s.verified.hold(p.credential) }
-
-// isAdmin compares in a time that does not depend on where the keys differ.
-func (s *Service) isAdmin(id, key string) bool {
-	sum := sha256.Sum256([]byte(key))
-	same := subtle.ConstantTimeCompare(sum[:], s.adminSum[:]) == 1
-	return same && s.admin && (id == "" || !s.strict)
-}
-
-// Login returns a new token for a client, which replaces its former one. The token has 32
-// characters of URL-safe base64. Errors read "login failed: …" and wrap as Authenticate's do.
-func (s *Service) Login(ctx context.Context, clientID, authKey string, remote netip.Addr) (string, error) {
-	token, err := s.login(ctx, clientID, authKey, remote)
-	if err != nil {
-		return "", fmt.Errorf("login failed: %w", err)
-	}
-	return token, nil
-}
-
-func (s *Service) login(ctx context.Context, clientID, authKey string, remote netip.Addr) (string, error) {
-	_, hash, err := s.verify(ctx, clientID, authKey, remote)
-	if err != nil {
-		return "", err
-	}
-	token, err := s.tokens.issue(clientID, time.Now().Add(s.tokenLifetime))
-	if err != nil {
-		return "", err
-	}
-	// A removal between the check and the issue has not seen this token.
-	current, found, err := s.store.Hash(ctx, clientID)
-	if err == nil && (!found || string(current) != hash) {
-		err = ErrAuthentication
-	}
-	if err != nil {
-		s.tokens.revoke(token)
-		return "", err
-	}
-	return token, nil
-}
-
-// Register adds a client. Of several calls with one id exactly one succeeds. Errors read
-// "registration failed: …" and wrap one of the Err values, *LimitError or ctx's.
+// Register adds a client with the default role. Of several calls with one id exactly one succeeds. Errors
+// read "registration failed: …" and wrap one of the Err values, *LimitError or ctx's.
 //
 // An id with ':' is accepted unless ids are strict, and works with Login alone: basic
 // authentication ends the id at the first colon.
 func (s *Service) Register(ctx context.Context, clientID, authKey string) error {
-	if err := s.register(ctx, clientID, authKey); err != nil {
-		return fmt.Errorf("registration failed: %w", err)
-	}
-	return nil
+	return s.Add(ctx, clientID, authKey, nil)
 }
 
-func (s *Service) register(ctx context.Context, clientID, authKey string) error {
+func (s *Service) register(ctx context.Context, clientID, authKey string, roles []string) error {
 	if err := s.checkRegistration(clientID, authKey); err != nil {
 		return err
 	}
 	// An id that is taken costs no bcrypt.
-	_, taken, err := s.store.Hash(ctx, clientID)
+	_, taken, err := s.store.Account(ctx, clientID)
 	if err != nil {
 		return err
 	}
 	if taken {
 		return ErrAlreadyRegistered
 	}
-	if err := s.registrations.acquire(ctx, netip.Prefix{}); err != nil {
-		return err
-	}
-	hash, err := s.hasher.hash(authKey)
-	s.registrations.release()
+	hash, err := s.newHash(ctx, authKey)
 	if err != nil {
 		return err
 	}
-	added, err := s.store.Add(ctx, clientID, hash)
+	if roles == nil && s.unassigned[0] != defaultRole {
+		// What an operator once had as the default stays with those who came meanwhile. The built-in
+		// default is not noted: it is what clients have who came before there were roles.
+		roles = slices.Clone(s.unassigned)
+	}
+	added, err := s.store.Add(ctx, clientID, hash, roles)
 	if err == nil && !added {
 		err = ErrAlreadyRegistered
 	}
@@ -292,11 +373,14 @@ func (s *Service) register(ctx context.Context, clientID, authKey string) error 
 }
 
 func (s *Service) checkRegistration(clientID, authKey string) error {
+	if err := checkKey(authKey); err != nil {
+		return err
+	}
+	return s.checkID(clientID)
+}
+
+func (s *Service) checkID(clientID string) error {
 	switch {
-	case len(authKey) < minKeyBytes:
-		return ErrKeyShort
-	case len(authKey) > maxKeyBytes:
-		return ErrKeyLong
 	case clientID == "":
 		return ErrIDEmpty
 	case len(clientID) > maxIDBytes:
@@ -321,8 +405,8 @@ func (s *Service) allowed(r rune) bool {
 	return !unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// Unregister removes a client, then its token and what is remembered of its key, then calls
-// OnRevoke. Whether the caller may do so is for the API to say. Errors: ErrIDMissing, or
+// Unregister removes a client, then its token, its tickets and what is remembered of its key, then
+// calls OnRevoke. Whether the caller may do so is for the API to say. Errors: ErrIDMissing, or
 // "unregister failed: …" with ErrUnknownClient or the store's.
 func (s *Service) Unregister(ctx context.Context, clientID string) error {
 	if clientID == "" {
@@ -335,8 +419,7 @@ func (s *Service) Unregister(ctx context.Context, clientID string) error {
 	if err != nil {
 		return fmt.Errorf("unregister failed: %w", err)
 	}
-	s.tokens.revokeClient(clientID)
-	s.verified.forget(clientID)
+	s.forget(clientID)
 	if s.onRevoke != nil {
 		s.onRevoke(clientID)
 	}
@@ -348,9 +431,4 @@ func random(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never returns an error (crypto/rand, Go 1.24)
 	return b
-}
-
-// isContext reports whether err only says that a caller gave up.
-func isContext(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

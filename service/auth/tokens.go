@@ -26,6 +26,7 @@ type tokenSum [sha256.Size]byte
 
 type tokenEntry struct {
 	clientID string
+	epoch    uint64
 	expires  time.Time
 }
 
@@ -33,36 +34,71 @@ func newTokens() *tokens {
 	return &tokens{bySum: make(map[tokenSum]tokenEntry), byClient: make(map[string]tokenSum)}
 }
 
-// issue returns a new token, which replaces the client's former one.
-func (t *tokens) issue(clientID string, expires time.Time) (string, error) {
+// newToken returns a token and its sum.
+func newToken() (string, tokenSum) {
 	token := base64.RawURLEncoding.EncodeToString(random(tokenBytes))
-	sum := tokenSum(sha256.Sum256([]byte(token)))
+	return token, sha256.Sum256([]byte(token))
+}
+
+// issue returns a new token, which replaces the client's former one, unless that is of a later epoch: then
+// the new one is dead anyway.
+func (t *tokens) issue(e tokenEntry) (string, error) {
+	token, sum := newToken()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	former, had := t.byClient[clientID]
-	if !had && len(t.bySum) >= maxTokens {
+	former, had := t.byClient[e.clientID]
+	switch {
+	case had && t.bySum[former].epoch > e.epoch:
+		return token, nil
+	case !had && len(t.bySum) >= maxTokens:
 		return "", &LimitError{Limit: "tokens", RetryAfter: sweepInterval}
 	}
-	delete(t.bySum, former)
-	t.bySum[sum] = tokenEntry{clientID, expires}
-	t.byClient[clientID] = sum
+	t.replace(former, sum, e)
 	return token, nil
 }
 
-// lookup returns whose token it is, ErrTokenInvalid or ErrTokenExpired.
-func (t *tokens) lookup(token string, now time.Time) (clientID string, err error) {
+// replace puts one token in the place of another. The caller holds mu.
+func (t *tokens) replace(former, sum tokenSum, e tokenEntry) {
+	delete(t.bySum, former)
+	t.bySum[sum] = e
+	t.byClient[e.clientID] = sum
+}
+
+// refresh exchanges a token that is alive for a new one, atomically, and returns what it says. Errors are
+// lookup's.
+func (t *tokens) refresh(former string, now, expires time.Time) (string, tokenEntry, error) {
+	token, sum := newToken()
+	old := tokenSum(sha256.Sum256([]byte(former)))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, err := t.find(old, now)
+	if err != nil {
+		return "", tokenEntry{}, err
+	}
+	e.expires = expires
+	t.replace(old, sum, e)
+	return token, e, nil
+}
+
+// lookup returns what a token says, ErrTokenInvalid or ErrTokenExpired.
+func (t *tokens) lookup(token string, now time.Time) (tokenEntry, error) {
 	sum := tokenSum(sha256.Sum256([]byte(token)))
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.find(sum, now)
+}
+
+// find is lookup by the sum. The caller holds mu.
+func (t *tokens) find(sum tokenSum, now time.Time) (tokenEntry, error) {
 	e, ok := t.bySum[sum]
 	switch {
 	case !ok:
-		return "", ErrTokenInvalid
+		return tokenEntry{}, ErrTokenInvalid
 	case !now.Before(e.expires):
 		t.drop(sum)
-		return "", ErrTokenExpired
+		return tokenEntry{clientID: e.clientID}, ErrTokenExpired
 	}
-	return e.clientID, nil
+	return e, nil
 }
 
 // drop removes a token. The caller holds mu.

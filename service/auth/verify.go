@@ -18,19 +18,27 @@ type hasher struct {
 }
 
 func newHasher(cost int) *hasher {
-	const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	h := &hasher{cost: cost, dummy: make(map[int][]byte)}
 	for c := bcrypt.MinCost; c <= cost; c++ {
-		// Salt and sum, 22 and 31 characters. A random sum is as good as one of a random key, and
-		// does not have to be computed.
-		rest := random(22 + 31)
-		for i, b := range rest {
-			rest[i] = alphabet[b%64]
-		}
-		h.dummy[c] = append(fmt.Appendf(nil, "$2a$%02d$", c), rest...)
+		h.dummy[c] = unmatched(c)
 	}
 	return h
 }
+
+// unmatched returns a hash of a cost that no key has.
+func unmatched(cost int) []byte {
+	const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	// Salt and sum, 22 and 31 characters. A random sum is as good as one of a random key, and
+	// does not have to be computed.
+	rest := random(22 + 31)
+	for i, b := range rest {
+		rest[i] = alphabet[b%64]
+	}
+	return append(fmt.Appendf(nil, "$2a$%02d$", cost), rest...)
+}
+
+// unmatched returns a hash that no key has. A key checked against it costs as much as any.
+func (h *hasher) unmatched() []byte { return unmatched(h.cost) }
 
 func (h *hasher) hash(key string) ([]byte, error) {
 	return bcrypt.GenerateFromPassword([]byte(key), h.cost)
@@ -63,10 +71,13 @@ func (h *hasher) outdated(hash []byte) bool {
 	return err == nil && cost < h.cost
 }
 
-// verify checks a client's key and returns its keyed hash and the stored hash that it matches.
-// A key that was right lately is answered at once, and never slowed down by others' failures.
-// The checks before bcrypt do not depend on whether the client exists.
-func (s *Service) verify(ctx context.Context, id, key string, remote netip.Addr) (credential, string, error) {
+// limitFailedLogins is LimitError's name for those who failed too often.
+const limitFailedLogins = "failed_logins"
+
+// verify checks a client's key and returns its keyed hash and the account that it is the key of. A key
+// that was right lately is answered at once, and never slowed down by others' failures. The checks before
+// bcrypt do not depend on whether the client exists.
+func (s *Service) verify(ctx context.Context, id, key string, remote netip.Addr) (credential, Account, error) {
 	fits := id != "" && len(id) <= maxIDBytes && len(key) >= minKeyBytes && len(key) <= maxKeyBytes
 	source := source{addr: network(remote)}
 	if len(id) <= maxIDBytes {
@@ -75,89 +86,92 @@ func (s *Service) verify(ctx context.Context, id, key string, remote netip.Addr)
 	var proof credential
 	if fits {
 		proof = s.verified.credential(id, key)
-		hash, ok, err := s.remembered(ctx, id, proof)
+		account, ok, err := s.remembered(ctx, id, proof)
 		if ok || err != nil {
-			return proof, hash, err
+			return proof, account, err
 		}
 	}
 	if wait := s.failures.wait(source, time.Now()); wait > 0 {
-		return credential{}, "", &LimitError{Limit: "failed_logins", RetryAfter: wait}
+		return credential{}, Account{}, &LimitError{Limit: limitFailedLogins, RetryAfter: wait}
 	}
 	err := ErrAuthentication
-	var hash string
+	var account Account
 	if fits {
-		hash, err = s.compute(ctx, id, key, proof, source.addr)
+		account, err = s.compute(ctx, id, key, proof, source.addr)
 	}
 	switch {
 	case err == nil:
 		s.failures.clear(source)
-		return proof, hash, nil
+		return proof, account, nil
 	case errors.Is(err, ErrAuthentication) && s.failures.add(source, time.Now()):
 		s.log.Warn("client is slowed down after failed logins", "client", source.id, "remote", source.addr)
 	}
-	return credential{}, "", err
+	return credential{}, Account{}, err
 }
 
-// remembered reports whether proof was verified lately, against the hash that is stored now.
-func (s *Service) remembered(ctx context.Context, id string, proof credential) (string, bool, error) {
-	hash, ok := s.verified.lookup(proof, time.Now())
+// remembered reports whether proof was verified lately, in the epoch that is now.
+func (s *Service) remembered(ctx context.Context, id string, proof credential) (Account, bool, error) {
+	epoch, ok := s.verified.lookup(proof, time.Now())
 	if !ok {
-		return "", false, nil
+		return Account{}, false, nil
 	}
-	current, found, err := s.store.Hash(ctx, id)
+	account, found, err := s.store.Account(ctx, id)
 	if err != nil {
-		return "", false, err
+		return Account{}, false, err
 	}
-	return hash, found && string(current) == hash, nil
+	return account, found && account.Epoch == epoch, nil
 }
 
 // compute is verify's slow path. Requests with the same key share one computation, as long as what
-// is stored is the same: one that began before the client was registered knows nothing of that.
-func (s *Service) compute(ctx context.Context, id, key string, proof credential, addr netip.Prefix) (string, error) {
-	stored, found, err := s.store.Hash(ctx, id)
+// is stored is the same: one that began before the client was registered knows nothing of that. The key
+// was right if the epoch is still the one that it began in: then the hash is at most another one of the
+// same key.
+func (s *Service) compute(ctx context.Context, id, key string, proof credential, addr netip.Prefix) (Account, error) {
+	stored, found, err := s.store.Account(ctx, id)
 	if err != nil {
-		return "", err
+		return Account{}, err
 	}
 	if !found {
-		stored = nil
+		stored = Account{}
 	}
-	return s.flights.do(ctx, question{proof, string(stored)}, func() (string, error) {
+	err = s.flights.do(ctx, question{proof, string(stored.Hash), stored.Epoch}, func() error {
 		return s.check(ctx, id, key, stored, proof, addr)
 	})
+	if err != nil {
+		return Account{}, err
+	}
+	now, found, err := s.store.Account(ctx, id)
+	if err == nil && (!found || now.Epoch != stored.Epoch) {
+		err = ErrAuthentication
+	}
+	return now, err
 }
 
 // check is bcrypt, within the budget of logins.
-func (s *Service) check(ctx context.Context, id, key string, stored []byte, proof credential, addr netip.Prefix) (string, error) {
+func (s *Service) check(ctx context.Context, id, key string, stored Account, proof credential, addr netip.Prefix) error {
 	if err := s.logins.acquire(ctx, addr); err != nil {
-		return "", err
+		return err
 	}
 	defer s.logins.release()
-	if !s.hasher.matches(stored, key) {
-		return "", ErrAuthentication
+	if !s.hasher.matches(stored.Hash, key) {
+		return ErrAuthentication
 	}
-	if s.hasher.outdated(stored) {
-		stored = s.upgrade(ctx, id, key, stored)
+	if s.hasher.outdated(stored.Hash) {
+		s.upgrade(ctx, id, key, stored.Hash)
 	}
-	s.verified.add(proof, id, string(stored), time.Now())
-	return string(stored), nil
+	s.verified.add(proof, id, stored.Epoch, time.Now())
+	return nil
 }
 
-// upgrade replaces the hash of a client by one of the present cost and returns what is stored
-// then. The login goes on if it cannot.
-func (s *Service) upgrade(ctx context.Context, id, key string, stored []byte) []byte {
+// upgrade replaces the hash of a client by one of the present cost. The login goes on if it cannot.
+func (s *Service) upgrade(ctx context.Context, id, key string, stored []byte) {
 	hash, err := s.hasher.hash(key)
+	if err == nil {
+		_, err = s.store.Replace(ctx, id, stored, hash)
+	}
 	if err != nil {
 		s.log.Warn("hash of a client was not upgraded", "client", id, "err", err)
-		return stored
 	}
-	replaced, err := s.store.Replace(ctx, id, stored, hash)
-	if err != nil {
-		s.log.Warn("hash of a client was not upgraded", "client", id, "err", err)
-	}
-	if !replaced {
-		return stored
-	}
-	return hash
 }
 
 // flights lets requests that come together with the same key share one computation, as the
@@ -171,12 +185,12 @@ type flights struct {
 type question struct {
 	proof  credential
 	stored string
+	epoch  uint64
 }
 
-// A flight is a computation under way. hash and err are set before done is closed.
+// A flight is a computation under way. err is set before done is closed.
 type flight struct {
 	done chan struct{}
-	hash string
 	err  error
 }
 
@@ -184,7 +198,7 @@ func newFlights() *flights { return &flights{flying: make(map[question]*flight)}
 
 // do returns the result of compute, of this call or of one under way for the same key. If the
 // caller who computes gives up, another takes its place.
-func (f *flights) do(ctx context.Context, q question, compute func() (string, error)) (string, error) {
+func (f *flights) do(ctx context.Context, q question, compute func() error) error {
 	for {
 		f.mu.Lock()
 		other, flying := f.flying[q]
@@ -194,20 +208,20 @@ func (f *flights) do(ctx context.Context, q question, compute func() (string, er
 		}
 		f.mu.Unlock()
 		if !flying {
-			own.hash, own.err = compute()
+			own.err = compute()
 			f.mu.Lock()
 			delete(f.flying, q)
 			f.mu.Unlock()
 			close(own.done)
-			return own.hash, own.err
+			return own.err
 		}
 		select {
 		case <-other.done:
 			if !isContext(other.err) {
-				return other.hash, other.err
+				return other.err
 			}
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
