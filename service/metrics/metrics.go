@@ -129,12 +129,18 @@ func (m *Metrics) Discarded(r DiscardReason) {
 }
 
 // LimitHit counts one hit of a limit. But for the first hit of each limit it takes no lock.
-func (m *Metrics) LimitHit(l Limit) {
+func (m *Metrics) LimitHit(l Limit) { m.LimitHits(l, 1) }
+
+// LimitHits counts n hits of a limit.
+func (m *Metrics) LimitHits(l Limit, n uint64) {
+	if n == 0 {
+		return
+	}
 	counter, ok := m.limits.Load(l)
 	if !ok {
 		counter, _ = m.limits.LoadOrStore(l, m.limitHits.WithLabelValues(cleanID(string(l))))
 	}
-	counter.(prometheus.Counter).Inc()
+	counter.(prometheus.Counter).Add(float64(n))
 }
 
 // HandlerPanicked counts a panic that was recovered while an HTTP request was served.

@@ -5,6 +5,7 @@ import (
 
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/rtc/forward"
 )
 
 // group is what one client has.
@@ -13,6 +14,7 @@ type group struct {
 	members  map[string]int // sessions by call id
 	sessions int
 	joins    *rate.Limiter
+	budget   *forward.Budget // of what its endpoints send; nil: no limit
 }
 
 // Join is JoinAs with the zero Grant.
@@ -30,6 +32,14 @@ func (s *Server) JoinAs(groupID string, j wire.Join, g Grant) error {
 	}
 	for {
 		s.mu.Lock()
+		if c := s.callLocked(groupID, j.CallID); c != nil && c.lifetime.ending {
+			s.mu.Unlock()
+			if g.Managed {
+				return ErrCallEnded
+			}
+			<-c.gone // in moments: its sessions are being told
+			continue
+		}
 		old := s.sessions[key{groupID, j.SessionID}]
 		if old == nil {
 			ses, err := s.addLocked(info, g)
@@ -59,21 +69,26 @@ func (s *Server) addLocked(info SessionInfo, grant Grant) (*session, error) {
 	}
 	g := s.groups[info.GroupID]
 	if g == nil {
-		g = &group{calls: make(map[string]*call), members: make(map[string]int), joins: s.joinLimiter()}
+		g = &group{
+			calls: make(map[string]*call), members: make(map[string]int),
+			joins: s.joinLimiter(), budget: s.newBudget(),
+		}
 	}
 	c := g.calls[info.CallID]
 	if err := s.admitLocked(g, info.CallID, grant); err != nil {
 		return nil, err
 	}
-	if c == nil {
-		c = newCall(info.GroupID, info.CallID, s.cfg.Screens, s.cfg.Voices)
+	fresh := c == nil
+	if fresh {
+		c = newCall(info.GroupID, info.CallID, s.cfg.Screens, s.cfg.Voices, s.toucher(info.GroupID, info.CallID))
 		g.calls[info.CallID] = c
 		s.calls++
 	}
 	s.groups[info.GroupID] = g
 	g.members[info.CallID]++
 	g.sessions++
-	ses := newSession(s, c, info, grant)
+	ses := newSession(s, c, info, grant, g.budget)
+	s.arrivedLocked(c, ses, fresh)
 	s.sessions[key{info.GroupID, info.SessionID}] = ses
 	c.enter(ses)
 	s.loops.Go(ses.run)
@@ -86,7 +101,7 @@ func (s *Server) admitLocked(g *group, callID string, grant Grant) error {
 	l, members := s.cfg.Limits, g.members[callID]
 	fresh := g.calls[callID] == nil
 	switch {
-	case fresh && s.draining:
+	case members == 0 && s.draining:
 		return ErrDraining
 	case over(members, s.cfg.MaxParticipants), over(members, grant.MaxParticipants):
 		return s.limited(LimitParticipants)
@@ -125,23 +140,27 @@ func (s *Server) limited(l metrics.Limit) error {
 	return limitError{l}
 }
 
-// remove takes an ended session out of the tables, and its call with the last.
-func (s *Server) remove(ses *session, _ CloseReason) {
-	g := ses.info.GroupID
+// remove takes an ended session out of the tables, and its call with the last, unless that lingers. A
+// call that ends with this one takes the others along.
+func (s *Server) remove(ses *session) {
+	id, c := ses.info.GroupID, ses.call
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.sessions, key{g, ses.info.SessionID})
+	delete(s.sessions, key{id, ses.info.SessionID})
 	ses.tenant.SessionEnded()
-	grp := s.groups[g]
-	grp.sessions--
-	if grp.members[ses.info.CallID]--; grp.members[ses.info.CallID] == 0 {
-		delete(grp.members, ses.info.CallID)
-		delete(grp.calls, ses.info.CallID)
-		s.calls--
+	g := s.groups[id]
+	g.sessions--
+	g.members[c.id]--
+	left := g.members[c.id]
+	if left == 0 {
+		delete(g.members, c.id)
 	}
-	s.forgetLocked(g, grp)
-	if s.draining && len(s.sessions) == 0 {
-		s.closeIdle()
+	end, over := s.departedLocked(c, ses, left)
+	s.mu.Unlock()
+	if end {
+		s.endMembers(c)
+	}
+	if over {
+		s.finish(c)
 	}
 }
 
@@ -150,6 +169,7 @@ func (s *Server) remove(ses *session, _ CloseReason) {
 func (s *Server) forgetLocked(id string, g *group) {
 	if g.sessions == 0 && len(g.calls) == 0 && (s.cfg.Limits.JoinsPerSecond == 0 ||
 		g.joins.Tokens() >= float64(g.joins.Burst())-1) {
+		s.countOverLocked(g)
 		delete(s.groups, id)
 	}
 }

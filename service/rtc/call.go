@@ -27,9 +27,16 @@ type call struct {
 
 	publications atomic.Pointer[[]*publication]
 
-	mu      sync.Mutex
-	members map[*session]struct{}
-	sharers map[*session]string // whose screens are shared, by the ids of their streams
+	// Tells that there is something new to tell of the call. It may be called with locks held.
+	touch func()
+
+	lifetime lifetime      // guarded by the server's mu
+	gone     chan struct{} // closed when the call is out of all tables
+
+	mu         sync.Mutex
+	members    map[*session]struct{}
+	sharers    map[*session]string // whose screens are shared, by the ids of their streams
+	moderation moderation
 }
 
 // A publication is one source of one session, as the others see it.
@@ -41,11 +48,13 @@ type publication struct {
 	mid     string
 	stream  string // id of the endpoint's stream
 	media   *forward.Publication
+
+	withdrawn atomic.Bool // a moderator took it away
 }
 
-func newCall(group, id string, screens, voices int) *call {
+func newCall(group, id string, screens, voices int, touch func()) *call {
 	c := &call{
-		group: group, id: id, screens: screens,
+		group: group, id: id, screens: screens, touch: touch, gone: make(chan struct{}),
 		members: make(map[*session]struct{}), sharers: make(map[*session]string),
 	}
 	if voices > 0 {
@@ -61,11 +70,13 @@ func (c *call) certificate() (webrtc.Certificate, error) {
 	return c.cert, c.certErr
 }
 
-// enter makes s a member.
+// enter makes s a member. It begins muted in a call that is.
 func (c *call) enter(s *session) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.members[s] = struct{}{}
+	s.silenced.Store(c.moderation.holds(s))
+	c.mu.Unlock()
+	c.touch()
 }
 
 // leave ends the membership of s and everything it published.
@@ -73,18 +84,20 @@ func (c *call) leave(s *session) {
 	c.mu.Lock()
 	delete(c.members, s)
 	delete(c.sharers, s)
+	c.moderation.allow(s, func(withdrawal) bool { return true })
 	gone := c.removeLocked(func(p *publication) bool { return p.owner == s })
 	c.mu.Unlock()
 	c.removed(gone)
+	c.touch()
 }
 
-// publish adds p if its owner is a member and, for what belongs to a screen share, still shares
-// that stream, and tells the others.
+// publish adds p if its owner is a member, moderators let it and, for what belongs to a screen share,
+// it still shares that stream, and tells the others.
 func (c *call) publish(p *publication) bool {
 	c.mu.Lock()
 	_, member := c.members[p.owner]
 	ofShare := p.source == forward.Screen || p.source == forward.ScreenAudio
-	if !member || ofShare && !c.sharesLocked(p.owner, p.stream) {
+	if !member || !c.allowedLocked(p.owner, p.mid, p.stream, p.source) || ofShare && !c.sharesLocked(p.owner, p.stream) {
 		c.mu.Unlock()
 		return false
 	}
@@ -132,6 +145,7 @@ func (c *call) removed(gone []*publication) {
 
 // nudge makes all members look at the publications.
 func (c *call) nudge() {
+	c.touch()
 	c.mu.Lock()
 	members := make([]*session, 0, len(c.members))
 	for s := range c.members {
@@ -143,14 +157,16 @@ func (c *call) nudge() {
 	}
 }
 
-// shareScreen makes s a sharer if there is room for one. Else it changes nothing, then or later.
+// shareScreen makes s a sharer if there is room for one and moderators let it. Else it changes nothing,
+// then or later.
 func (c *call) shareScreen(s *session, stream string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, member := c.members[s]
 	_, sharer := c.sharers[s]
-	if member && (sharer || c.screens < 0 || len(c.sharers) < c.screens) {
+	if member && !c.moderation.blocks(s, forward.Screen) && (sharer || c.screens < 0 || len(c.sharers) < c.screens) {
 		c.sharers[s] = stream
+		c.moderation.allow(s, func(w withdrawal) bool { return w.stream == stream })
 	}
 }
 

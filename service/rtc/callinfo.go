@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"rtcd/service/rtc/forward"
 )
 
 // CallInfo is what is going on in a call.
@@ -40,7 +39,9 @@ func (s *Server) Calls(groupID string) []CallInfo {
 	s.mu.Lock()
 	if g := s.groups[groupID]; g != nil {
 		for _, c := range g.calls {
-			calls = append(calls, c)
+			if !c.lifetime.ending {
+				calls = append(calls, c)
+			}
 		}
 	}
 	s.mu.Unlock()
@@ -56,10 +57,33 @@ func (s *Server) Calls(groupID string) []CallInfo {
 func (s *Server) call(groupID, callID string) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c := s.callLocked(groupID, callID); c != nil && !c.lifetime.ending {
+		return c
+	}
+	return nil
+}
+
+// callLocked is call, for one that is ending, too.
+func (s *Server) callLocked(groupID, callID string) *call {
 	if g := s.groups[groupID]; g != nil {
 		return g.calls[callID]
 	}
 	return nil
+}
+
+// toucher returns what makes a call be told of.
+func (s *Server) toucher(groupID, callID string) func() {
+	if s.cfg.CallChanged == nil {
+		return func() {}
+	}
+	k := key{groupID, callID}
+	return func() { s.changes.note(k) }
+}
+
+// callChanged tells what a call has come to.
+func (s *Server) callChanged(k key) {
+	info, _ := s.Call(k.group, k.id)
+	s.cfg.CallChanged(k.group, info)
 }
 
 // describe counts the members and lists the publications.
@@ -93,5 +117,5 @@ func (p *publication) describe() StreamInfo {
 
 // silent reports whether nothing of a sound is forwarded because it is muted.
 func (p *publication) silent() bool {
-	return p.source == forward.Voice && p.media.Muted()
+	return p.source.Sound() && p.media.Muted()
 }

@@ -41,7 +41,7 @@ func (s *session) reconcile() {
 		return
 	}
 	wanted := s.wanted()
-	want := false
+	want, changed := false, false
 	keep := make(map[*publication]bool, len(wanted))
 	for _, p := range wanted {
 		keep[p] = true
@@ -52,10 +52,11 @@ func (s *session) reconcile() {
 		}
 		delete(s.downlinks, p)
 		d.close()
+		changed = true
 		if d.section != nil {
 			s.leaving = append(s.leaving, d.section)
 			// A voice that has gone is told with the next offer; there is no hurry to free a section.
-			want = want || p.source != forward.Voice
+			want = want || p.source != forward.Voice || p.withdrawn.Load()
 		}
 	}
 	for _, p := range wanted {
@@ -75,6 +76,9 @@ func (s *session) reconcile() {
 		s.downlinks[p] = d
 		want = true
 	}
+	if changed {
+		s.call.touch()
+	}
 	if want {
 		s.perform(s.machine.Want(time.Now()))
 	}
@@ -91,6 +95,9 @@ func (s *session) reconcile() {
 // video in the codec that suits it best. Videos in codecs that it does not take are noted, to be
 // told.
 func (s *session) wanted() []*publication {
+	if !s.grant.maySubscribe() {
+		return nil
+	}
 	published := *s.call.publications.Load()
 	var out, unsupported []*publication
 	for i, p := range published {
@@ -186,6 +193,7 @@ func (s *session) subscribe(d *downlink) {
 			return
 		}
 		d.sub = sub
+		s.call.touch()
 		codec := metricCodec(p.codec.mime)
 		s.tenant.TrackStarted(metrics.Out, codec)
 		d.counted = func() { s.tenant.TrackEnded(metrics.Out, codec) }

@@ -39,6 +39,8 @@ const (
 	CloseStalled    CloseReason = "endpoint stalled"    // does not read its data channel
 	CloseAddress    CloseReason = "no usable address"   // the host override cannot be looked up
 	CloseInternal   CloseReason = "internal error"      // a fault of ours, counted and logged
+	CloseRemoved    CloseReason = "removed"             // by a moderator
+	CloseCallEnded  CloseReason = "call ended"          // for all that were in it
 	CloseUnregister CloseReason = "client unregistered" // its backend is no client any more
 	CloseShutdown   CloseReason = "server stopped"
 )

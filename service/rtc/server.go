@@ -47,10 +47,11 @@ type Limits struct {
 	SessionsPerCall   int
 	SessionsPerClient int
 	CallsPerClient    int
-	JoinsPerSecond    int // and client
-	JoinsBurst        int // of which at once; default ten times as many
-	RemoteCandidates  int // of one session, for a full ICE agent; default 64
-	MediaSections     int // sent to one session; default 1,024
+	JoinsPerSecond    int   // and client
+	JoinsBurst        int   // of which at once; default ten times as many
+	RemoteCandidates  int   // of one session, for a full ICE agent; default 64
+	MediaSections     int   // sent to one session; default 1,024
+	BitratePerClient  int64 // bits per second received of all its sessions
 }
 
 // Config is what a Server is made of.
@@ -81,8 +82,18 @@ type Config struct {
 	// MaxParticipants is how many sessions a call may have; 0: any number. A Grant may say less.
 	MaxParticipants int
 
-	Limits  Limits
-	Emit    func(Event) // takes the sessions' events; must not block
+	Limits Limits
+	Emit   func(Event) // takes the sessions' events; must not block
+
+	// CallEnded is called once for each call that is over, after its last session's last event, and
+	// before there can be another call of that id. It must not wait for joins. nil: not called.
+	CallEnded func(groupID, callID string)
+
+	// CallChanged is called when a call has changed, and once after its end, then with nothing in it:
+	// of each call at most once a second, with what it is then. It may block for a while. nil: not
+	// called.
+	CallChanged func(groupID string, info CallInfo)
+
 	Metrics *metrics.Metrics
 	Log     *slog.Logger // nil: discard
 
@@ -108,14 +119,15 @@ type key struct{ group, id string }
 
 // Server holds all calls. Its methods are safe for concurrent use.
 type Server struct {
-	cfg    Config
-	log    *slog.Logger
-	plane  *forward.Plane
-	mux    *netio.Mux
-	engine *engine.Engine
-	loops  sync.WaitGroup // of sessions
-	ticker sync.WaitGroup
-	stop   chan struct{}
+	cfg     Config
+	log     *slog.Logger
+	plane   *forward.Plane
+	mux     *netio.Mux
+	engine  *engine.Engine
+	loops   sync.WaitGroup // of sessions
+	ticker  sync.WaitGroup
+	changes *changes
+	stop    chan struct{}
 
 	mu       sync.Mutex
 	groups   map[string]*group
@@ -188,6 +200,13 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.Metrics.SetWriteTimes(s.writeTimes)
 	cfg.Metrics.SetMedia(s.mediaSamples)
 	s.ticker.Go(s.tick)
+	if cfg.CallChanged != nil {
+		s.changes = newChanges(s.callChanged)
+		s.ticker.Go(func() { s.changes.run(s.stop) })
+	}
+	if cfg.Limits.BitratePerClient > 0 {
+		s.ticker.Go(s.watchBudgets)
+	}
 	return s, nil
 }
 
@@ -271,11 +290,10 @@ func (s *Server) Exists(groupID, sessionID string) bool { return s.find(groupID,
 func (s *Server) Sessions(groupID, callID string) ([]SessionInfo, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g := s.groups[groupID]
-	if g == nil || g.calls[callID] == nil {
+	c := s.callLocked(groupID, callID)
+	if c == nil || s.groups[groupID].members[callID] == 0 { // it may linger
 		return nil, false
 	}
-	c := g.calls[callID]
 	var out []SessionInfo
 	for k, ses := range s.sessions {
 		if k.group == groupID && ses.call == c {
@@ -290,6 +308,7 @@ func (s *Server) EndGroup(groupID string) {
 	for _, ses := range s.list(func(k key) bool { return k.group == groupID }) {
 		ses.end(CloseUnregister)
 	}
+	s.endIdle(func(c *call) bool { return c.group == groupID })
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	for k := range s.writes {
@@ -315,11 +334,10 @@ func (s *Server) list(match func(key) bool) []*session {
 // the last session has ended.
 func (s *Server) Drain() <-chan struct{} {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.draining = true
-	if len(s.sessions) == 0 {
-		s.closeIdle()
-	}
+	s.idleLocked()
+	s.mu.Unlock()
+	s.endIdle(func(*call) bool { return true })
 	return s.idle
 }
 
@@ -341,6 +359,10 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	for _, ses := range s.list(func(key) bool { return true }) {
 		ses.end(CloseShutdown)
+	}
+	s.endIdle(func(*call) bool { return true })
+	for _, c := range s.ending() {
+		<-c.gone
 	}
 	s.loops.Wait()
 	close(s.stop)

@@ -34,18 +34,20 @@ type session struct {
 	call   *call
 	info   SessionInfo
 	grant  Grant
+	budget *forward.Budget // of its client; nil: none
 	joined time.Time
 	tenant *metrics.Tenant
 	log    *slog.Logger
 
 	// For any goroutine.
-	inbox   mailbox
-	changed atomic.Bool // publications of the call changed
-	ending  atomic.Bool
-	gone    chan struct{} // closed when the session is out of all tables
-	done    chan struct{} // closed when its loop has ended and its transport is closed
-	ctx     context.Context
-	cancel  context.CancelFunc // when it begins to end
+	inbox    mailbox
+	changed  atomic.Bool // publications of the call changed
+	ending   atomic.Bool
+	silenced atomic.Bool   // a moderator has muted it; set and cleared with the call's mu held
+	gone     chan struct{} // closed when the session is out of all tables
+	done     chan struct{} // closed when its loop has ended and its transport is closed
+	ctx      context.Context
+	cancel   context.CancelFunc // when it begins to end
 
 	// Owned by the loop.
 	peer        *engine.Peer  // nil before the first offer
@@ -70,12 +72,13 @@ type session struct {
 	untold      bool                     // the endpoint has not been told of a change of those
 }
 
-func newSession(srv *Server, c *call, info SessionInfo, grant Grant) *session {
+func newSession(srv *Server, c *call, info SessionInfo, grant Grant, budget *forward.Budget) *session {
 	s := &session{
 		server:    srv,
 		call:      c,
 		info:      info,
 		grant:     grant,
+		budget:    budget,
 		joined:    time.Now(),
 		tenant:    srv.cfg.Metrics.Tenant(info.GroupID),
 		log:       srv.log.With("groupID", info.GroupID, "callID", info.CallID, "sessionID", info.SessionID),
@@ -123,7 +126,7 @@ func (s *session) end(reason CloseReason) {
 	s.call.leave(s)
 	s.log.Info("session ended", "reason", string(reason), "duration", time.Since(s.joined).Round(time.Millisecond))
 	s.emit(Event{Kind: Closed, Reason: reason})
-	s.server.remove(s, reason)
+	s.server.remove(s)
 	close(s.gone)
 }
 
@@ -241,9 +244,15 @@ func (s *session) connect() error {
 		return err
 	}
 	s.peer = peer
+	if !s.grant.mayPublish() {
+		peer.ReceiveNothing()
+	}
 	s.media = s.server.plane.NewPeer(forward.PeerConfig{
-		CNAME:    s.info.SessionID,
-		OnStream: func(st forward.Stream) { s.post(func() { s.streamStarted(st) }) },
+		CNAME:        s.info.SessionID,
+		OnStream:     func(st forward.Stream) { s.post(func() { s.streamStarted(st) }) },
+		SendsNothing: !s.grant.mayPublish(),
+		Silenced:     &s.silenced,
+		Budget:       s.budget,
 	})
 	peer.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {

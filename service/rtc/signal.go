@@ -30,12 +30,13 @@ func (s *session) signal(m wire.Signal) {
 	case wire.SignalScreenOn:
 		s.publishStreams() // share has said whose screen it is
 	case wire.SignalVideoOn:
-		id, err := streamID(m.Data, "videoStreamID")
+		id, err := s.announced(m.Data, "videoStreamID")
 		if err != nil {
 			s.refused("video-on", err)
 			return
 		}
 		s.videoStream = id
+		s.call.allowAgain(s, id)
 		s.publishStreams()
 	}
 }
@@ -46,7 +47,7 @@ func (s *session) signal(m wire.Signal) {
 func (s *session) share(m wire.Signal) {
 	switch m.Type {
 	case wire.SignalScreenOn:
-		id, err := streamID(m.Data, "screenStreamID")
+		id, err := s.announced(m.Data, "screenStreamID")
 		if err != nil {
 			s.refused("screen-on", err)
 			return
@@ -57,11 +58,16 @@ func (s *session) share(m wire.Signal) {
 	}
 }
 
-// errNoStream: an announcement names no stream.
-var errNoStream = errors.New("stream id is empty")
+var (
+	errNoStream = errors.New("stream id is empty")
+	errMayNot   = errors.New("session may publish nothing")
+)
 
-// streamID returns the stream that an announcement names.
-func streamID(data []byte, key string) (string, error) {
+// announced returns the stream that an announcement names.
+func (s *session) announced(data []byte, key string) (string, error) {
+	if !s.grant.mayPublish() {
+		return "", errMayNot
+	}
 	id, err := wire.ParseStreamID(data, key)
 	if err == nil && id == "" {
 		err = errNoStream
@@ -229,9 +235,14 @@ func (s *session) applyAnswer(sdp string) []negotiate.Action {
 	return s.machine.AnswerApplied(time.Now())
 }
 
-// setMuted mutes or unmutes the voice; without a voice it does nothing, and a new one starts
-// unmuted. Muting says voice off, also of a voice that is not on.
+// setMuted mutes or unmutes the voice, as its endpoint says; without a voice it does nothing, and a new
+// one starts unmuted. Muting says voice off, also of a voice that is not on. Unmuting takes a
+// moderator's mute back, too, if there is one.
 func (s *session) setMuted(muted bool) {
+	if !muted {
+		s.call.unsilence(s)
+	}
+	defer s.call.touch()
 	for _, p := range *s.call.publications.Load() {
 		if p.owner != s || p.source != forward.Voice {
 			continue

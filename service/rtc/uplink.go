@@ -28,6 +28,7 @@ func (s *session) applySections() {
 		_, ok := s.sections[p.mid]
 		return !ok
 	})
+	s.call.dropWithdrawals(s, s.sections)
 	for mid := range s.streams {
 		if _, ok := s.sections[mid]; !ok {
 			delete(s.streams, mid)
@@ -56,7 +57,7 @@ func (s *session) publishStreams() {
 			continue
 		}
 		source, ok := s.sourceOf(section)
-		if !ok || s.publishes(mid, source, st) {
+		if !ok || s.publishes(mid, source, st) || !s.call.allowed(s, mid, section.StreamID, source) {
 			continue
 		}
 		s.publish(section, st, source)

@@ -13,6 +13,8 @@ type Budget struct {
 
 	// paid is the time at which all that was spent so far has been earned.
 	paid atomic.Int64
+
+	refused atomic.Uint64
 }
 
 // NewBudget returns a full one. The rate is in bits per second and more than zero.
@@ -21,6 +23,9 @@ func NewBudget(rate int64) *Budget {
 	b.paid.Store(-int64(time.Second))
 	return b
 }
+
+// Refused returns how many packets were dropped since the last call of it.
+func (b *Budget) Refused() uint64 { return b.refused.Swap(0) }
 
 // cost returns how long it takes to earn so many bits.
 func (b *Budget) cost(bits int) int64 { return int64(bits) * int64(time.Second) / b.rate }

@@ -36,6 +36,9 @@ func (s Source) String() string {
 	return "unknown"
 }
 
+// Sound reports whether it is heard.
+func (s Source) Sound() bool { return !s.video() }
+
 // video reports whether it is a picture.
 func (s Source) video() bool { return s == Screen || s == Camera }
 

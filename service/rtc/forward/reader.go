@@ -155,6 +155,7 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 		return nil, false, nil, DropUnknownSSRC
 	}
 	if in.budget != nil && !in.budget.has(len(b)*8, r.now) {
+		in.budget.refused.Add(1)
 		return nil, false, nil, DropClientRate
 	}
 	plain, err := in.srtp.DecryptRTP(b, b, &r.scratch)

@@ -128,6 +128,12 @@ func (b *Backend) Join(t testing.TB, group, call, session string, cfg EndpointCo
 // JoinWith is Join with a join of the caller's.
 func (b *Backend) JoinWith(t testing.TB, group string, j wire.Join, cfg EndpointConfig) *Endpoint {
 	t.Helper()
+	return b.JoinAs(t, group, j, rtc.Grant{}, cfg)
+}
+
+// JoinAs is JoinWith with a grant.
+func (b *Backend) JoinAs(t testing.TB, group string, j wire.Join, g rtc.Grant, cfg EndpointConfig) *Endpoint {
+	t.Helper()
 	cfg.Send = func(st wire.SignalType, data []byte) {
 		_ = b.Server.Signal(group, j.SessionID, wire.Signal{SessionID: j.SessionID, Type: st, Data: data})
 	}
@@ -139,7 +145,7 @@ func (b *Backend) JoinWith(t testing.TB, group string, j wire.Join, cfg Endpoint
 	b.mu.Lock()
 	b.endpoints[group+"/"+j.SessionID] = e
 	b.mu.Unlock()
-	if err := b.Server.Join(group, j); err != nil {
+	if err := b.Server.JoinAs(group, j, g); err != nil {
 		t.Fatalf("join: %v", err)
 	}
 	return e
