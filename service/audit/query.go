@@ -132,7 +132,7 @@ func query(ctx context.Context, v *view, cache *indexCache, f Filter, cursor str
 	if err := s.forward(); err != nil {
 		return Page{}, fmt.Errorf("query audit log: %w", err)
 	}
-	return Page{Events: s.found, Next: formatCursor(s.after), More: s.after < v.seq}, nil
+	return Page{Events: events(s.found), Next: formatCursor(s.after), More: s.after < v.seq}, nil
 }
 
 // A search goes through blocks.
@@ -145,7 +145,7 @@ type search struct {
 	after    uint64 // all up to this one is done
 	limit    int
 	deadline time.Time
-	found    []Event
+	found    []record
 	buf      []byte
 }
 
@@ -199,9 +199,9 @@ func (s *search) block(first uint64, b *block) (full bool, err error) {
 		if n == 0 {
 			n = len(text)
 		}
-		if e, ok := s.pick(text[:n]); ok && e.Seq > s.after {
-			s.found = append(s.found, e)
-			s.after = e.Seq
+		if r, ok := s.pick(text[:n]); ok && r.Seq > s.after {
+			s.found = append(s.found, r)
+			s.after = r.Seq
 			full = len(s.found) >= s.limit
 		}
 		text = text[n:]
@@ -227,15 +227,15 @@ func (s *search) read(first uint64, b *block) ([]byte, error) {
 	return s.buf[:n], err
 }
 
-// pick returns the event of a line if it is chosen. A line that is none is Verify's to name.
-func (s *search) pick(text []byte) (Event, bool) {
+// pick returns the record of a line if it is chosen. A line that is none is Verify's to name.
+func (s *search) pick(text []byte) (record, bool) {
 	for _, n := range s.needles {
 		if !bytes.Contains(text, n) {
-			return Event{}, false
+			return record{}, false
 		}
 	}
 	r, err := decodeRecord(text)
-	return r.Event, err == nil && s.filter.matches(&r.Event)
+	return r, err == nil && s.filter.matches(&r.Event)
 }
 
 // backward finds the last n chosen events, in order.
@@ -263,6 +263,14 @@ func (s *search) backward(n int) error {
 	}
 	s.found = s.found[max(0, len(s.found)-n):]
 	return nil
+}
+
+func events(records []record) []Event {
+	list := make([]Event, len(records))
+	for i := range records {
+		list[i] = records[i].Event
+	}
+	return list
 }
 
 func compare(a, b uint64) int {

@@ -3,6 +3,8 @@ package audit
 import (
 	"errors"
 	"os"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,4 +26,14 @@ func lockFile(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// boundUnacknowledged has the kernel end a TCP connection whose peer does not acknowledge data for so long,
+// so that what was sent on a connection that still stands after that has reached the peer's machine.
+func boundUnacknowledged(conn syscall.RawConn, limit time.Duration) error {
+	var failed error
+	err := conn.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit.Milliseconds()))
+	})
+	return errors.Join(err, failed)
 }
