@@ -247,6 +247,33 @@ func TestMediaGoesToTheReaderAndComesBack(t *testing.T) {
 	})
 }
 
+// Each packet is sent while the reader is busy with the one before, and about to wait.
+func TestReaderWaitsForNothingThatIsThere(t *testing.T) {
+	eachBackend(t, func(t *testing.T, cfg Config) {
+		media := newFakeMedia()
+		media.got = make(chan received)
+		cfg.Media = media
+		_, addr := listenUDP(t, cfg)
+		p := peer(t)
+		for i := range 2000 {
+			sendTo(t, p, rtp(i, 100), addr)
+			if got := receive(t, media.got); got.body != string(rtp(i, 100)) {
+				t.Fatalf("got another packet than number %d", i)
+			}
+		}
+		for _, burst := range []int{63, 64, 65, 128} { // about the size of a batch
+			for i := range burst {
+				sendTo(t, p, rtp(i, 100), addr)
+			}
+			for i := range burst {
+				if got := receive(t, media.got); got.body != string(rtp(i, 100)) {
+					t.Fatalf("got another packet than number %d of %d", i, burst)
+				}
+			}
+		}
+	})
+}
+
 func TestControlGoesToICE(t *testing.T) {
 	eachBackend(t, func(t *testing.T, cfg Config) {
 		m, addr := listenUDP(t, cfg)

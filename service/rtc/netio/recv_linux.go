@@ -41,11 +41,19 @@ func (s *kernelSocket) serve(rx *receiver) {
 		return // closed already
 	}
 	st := newRecvState()
-	var n int
 	var errno syscall.Errno
 	receive := func(uintptr) bool { // false: wait for the next datagram
-		n, errno = s.recv(st)
-		return errno != unix.EAGAIN
+		var n int
+		if n, errno = s.recv(st); errno != 0 {
+			return errno != unix.EAGAIN
+		}
+		for i := range n {
+			st.deliver(rx, i)
+		}
+		rx.flush()
+		// Less than a whole batch is all there was. What has come since raised the edge that ends
+		// the wait, so there is no need to ask whether there is nothing.
+		return n == recvBatch
 	}
 	failed := false
 	for {
@@ -62,10 +70,6 @@ func (s *kernelSocket) serve(rx *receiver) {
 			continue
 		}
 		failed = false
-		for i := range n {
-			st.deliver(rx, i)
-		}
-		rx.flush()
 	}
 }
 
