@@ -62,7 +62,7 @@ func (x *exchange) guarded() bool {
 	if (len(g.nets) == 0 || within(g.nets, x.socket)) && ownHost(x.r.Host, g.hosts) && sameOrigin(x.r) {
 		return true
 	}
-	x.event.Reason = reasonForbidden
+	x.reason = reasonForbidden
 	http.Error(x.w, "forbidden", http.StatusForbidden)
 	return false
 }

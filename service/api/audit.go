@@ -2,87 +2,97 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
-	"net/netip"
-	"time"
 	"unicode/utf8"
+
+	"rtcd/service/audit"
+	"rtcd/service/policy"
 )
 
-// What a request does to its object.
-const (
-	actionCreate  = "C"
-	actionRead    = "R"
-	actionUpdate  = "U"
-	actionDelete  = "D"
-	actionExecute = "E"
-)
-
-// Outcomes of a request (RFC 3881, 5.1.4).
-const (
-	OutcomeSuccess = 0
-	OutcomeRefused = 4  // minor failure: the server did not do it
-	OutcomeFailed  = 8  // serious failure: the server could not do it
-	OutcomeFault   = 12 // major failure: a fault of the server itself
-)
-
-// An Event is what became of one request. It holds no secret. Fields from a peer are clipped to
-// 128 bytes.
-type Event struct {
-	Type      string // what was asked for, as in "client.register"
-	Action    string // C, R, U, D or E
-	Outcome   int
-	Status    int        // of the answer
-	Reason    string     // machine-readable, empty on success
-	Actor     string     // client id, "admin" or "auditor"; empty if not known
-	Remote    netip.Addr // of the peer, or as a trusted proxy tells it
-	ClientID  string     // whose record or call it is about
-	CallID    string
-	SessionID string
-	Detail    string
-}
-
-// A Recorder takes events. Both methods are safe for concurrent use.
+// A Recorder takes events; *audit.Recorder is one. Both methods are safe for concurrent use.
 type Recorder interface {
-	// Record keeps an event; it does not wait for long.
-	Record(Event)
+	// Record keeps an event; it does not wait.
+	Record(e audit.Event)
 	// Ready says why events cannot be kept, if nothing may happen without.
 	Ready() error
 }
 
-// An AuditQuery says which events are wanted. Empty fields do not restrict.
-type AuditQuery struct {
-	Since, Until time.Time // from Since on, before Until
-	ClientID     string    // as actor or object
-	Type         string
-	Action       string
-	Outcome      int    // one of the Outcomes, or -1
-	Cursor       string // Next of a page before
-	Limit        int
-}
-
-// An AuditPage is a part of the answer to an AuditQuery.
-type AuditPage struct {
-	Events []json.RawMessage
-	Next   string // where the next page begins; empty if there is none now
-}
-
-// An AuditLog finds events. A query that it cannot make sense of is an error with status 400.
+// An AuditLog finds events; *audit.Recorder is one.
 type AuditLog interface {
-	Query(ctx context.Context, q AuditQuery) (AuditPage, error)
+	// Query returns a page of events. A cursor that is none of its own gives audit.ErrCursor.
+	Query(ctx context.Context, f audit.Filter, cursor string, limit int) (audit.Page, error)
 }
 
-// outcomeOf returns the outcome that a status stands for.
-func outcomeOf(status int) int {
+// outcomeOf returns the outcome that a status stands for. A denied right weighs more than a fault
+// of the caller's.
+func outcomeOf(status int) audit.Outcome {
 	switch {
-	case status >= 500:
-		return OutcomeFailed
+	case status >= 500, status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return audit.SeriousFailure
 	case status >= 400:
-		return OutcomeRefused
+		return audit.MinorFailure
 	}
-	return OutcomeSuccess
+	return audit.Success
 }
+
+// record hands the event of the request over. What became of a WebSocket is for its server to
+// record, from the moment it has taken the connection over.
+func (x *exchange) record(outcome audit.Outcome) {
+	if x.h.Recorder == nil || x.w.hijacked {
+		return
+	}
+	e := audit.Event{
+		Actor: x.actor(), Remote: x.remote(), Type: "http.unknown", Action: audit.Read, Object: x.object,
+		CallID: x.callID, SessionID: x.sessionID, User: x.user, Outcome: outcome, Reason: x.reason,
+	}
+	if x.route != nil {
+		e.Type, e.Action = x.route.event, x.route.action
+	}
+	if e.CallID == "" {
+		e.CallID = x.vars["callID"]
+	}
+	if e.SessionID == "" {
+		e.SessionID = x.vars["sessionID"]
+	}
+	if id := x.vars["clientID"]; id != "" {
+		e.Object = clientObject(id)
+	}
+	switch {
+	case e.Object != (audit.Object{}):
+	case e.SessionID != "":
+		e.Object = audit.Object{Kind: "session", ID: e.SessionID}
+	case e.CallID != "":
+		e.Object = audit.Object{Kind: "call", ID: e.CallID}
+	}
+	if outcome != audit.Success && e.Reason == "" {
+		e.Reason = defaultReason(x.w.status)
+	}
+	x.h.Recorder.Record(e)
+}
+
+// actor is who has shown who he is.
+func (x *exchange) actor() audit.Actor {
+	switch {
+	case x.p.Admin:
+		return audit.Actor{Kind: audit.Operator, ID: policy.Admin}
+	case x.p.Auditor:
+		return audit.Actor{Kind: audit.Operator, ID: policy.Auditor}
+	case x.p.ClientID != "":
+		return audit.Actor{Kind: audit.Client, ID: x.p.ClientID}
+	}
+	return audit.Actor{Kind: audit.Guest}
+}
+
+// remote is where a request came from: the socket, unless a proxy of ours tells more.
+func (x *exchange) remote() string {
+	if x.from == x.socket {
+		return x.r.RemoteAddr
+	}
+	return x.from.String()
+}
+
+func clientObject(id string) audit.Object { return audit.Object{Kind: string(audit.Client), ID: id} }
 
 // An auditLine collects what one debug line says about one request, or one authentication.
 type auditLine struct {

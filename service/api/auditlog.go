@@ -1,18 +1,18 @@
 package api
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"rtcd/service/audit"
 )
 
-const (
-	maxCursorBytes = 256
-	anyOutcome     = -1
-)
+// maxCursorBytes bounds the cursor of a query.
+const maxCursorBytes = 256
 
 // readAudit serves GET /admin/audit.
 func (x *exchange) readAudit() {
@@ -20,14 +20,14 @@ func (x *exchange) readAudit() {
 	if !ok {
 		return
 	}
-	q := AuditQuery{
-		ClientID: values.Get("client"), Type: values.Get("type"), Action: values.Get("action"),
-		Cursor: values.Get("cursor"), Outcome: anyOutcome,
+	f := audit.Filter{
+		Client: values.Get("client"), Type: values.Get("type"), Action: audit.Action(values.Get("action")),
 	}
+	cursor := values.Get("cursor")
 	bad := func(name, want string) {
 		x.refuse(problem{http.StatusBadRequest, reasonOutOfRange, fmt.Sprintf("parameter %q is not %s", name, want)})
 	}
-	for name, into := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
+	for name, into := range map[string]*time.Time{"since": &f.Since, "until": &f.Until} {
 		if !values.Has(name) {
 			continue
 		}
@@ -39,42 +39,49 @@ func (x *exchange) readAudit() {
 		*into = t
 	}
 	switch {
-	case values.Has("client") && !validClientID(q.ClientID):
+	case values.Has("client") && !validClientID(f.Client):
 		bad("client", "an id")
 		return
-	case values.Has("type") && !validType(q.Type):
+	case values.Has("type") && !validType(f.Type):
 		bad("type", "a type of events")
 		return
-	case values.Has("action") && (len(q.Action) != 1 || !strings.Contains("CRUDE", q.Action)):
+	case values.Has("action") && (len(f.Action) != 1 || !strings.Contains("CRUDE", string(f.Action))):
 		bad("action", "one of C, R, U, D, E")
 		return
-	case values.Has("cursor") && (q.Cursor == "" || !validText(q.Cursor, maxCursorBytes)):
+	case values.Has("cursor") && (cursor == "" || !validText(cursor, maxCursorBytes)):
 		bad("cursor", "one of an answer")
 		return
 	}
 	if values.Has("outcome") {
 		n, err := strconv.Atoi(values.Get("outcome"))
-		if err != nil || (n != OutcomeSuccess && n != OutcomeRefused && n != OutcomeFailed && n != OutcomeFault) {
+		if err != nil || (n != 0 && n != 4 && n != 8 && n != 12) {
 			bad("outcome", "one of 0, 4, 8, 12")
 			return
 		}
-		q.Outcome = n
+		outcome := audit.Outcome(n)
+		f.Outcome = &outcome
 	}
-	if q.Limit, ok = x.limit(values); !ok {
+	limit, ok := x.limit(values)
+	if !ok {
 		return
 	}
-	page, err := x.h.AuditLog.Query(x.r.Context(), q)
-	if err != nil {
+	page, err := x.h.AuditLog.Query(x.r.Context(), f, cursor, limit)
+	switch {
+	case errors.Is(err, audit.ErrCursor):
+		x.refuse(problem{http.StatusBadRequest, "bad_cursor", `parameter "cursor" is not one of an answer`})
+		return
+	case err != nil:
 		x.fail(err)
 		return
 	}
 	if page.Events == nil {
-		page.Events = []json.RawMessage{}
+		page.Events = []audit.Event{}
 	}
 	x.write(http.StatusOK, struct {
-		Events []json.RawMessage `json:"events"`
-		Next   string            `json:"next,omitempty"`
-	}{page.Events, page.Next})
+		Events []audit.Event `json:"events"`
+		Next   string        `json:"next,omitempty"`
+		More   bool          `json:"more"`
+	}{page.Events, page.Next, page.More})
 }
 
 // validType reports whether s can be a type of events: 1 to 64 of a-z, 0-9, dot and underscore.

@@ -3,6 +3,8 @@ package api
 import (
 	"net/http"
 	"time"
+
+	"rtcd/service/audit"
 )
 
 // Bounds of what is asked for a call.
@@ -100,7 +102,7 @@ func (x *exchange) createCall() {
 		x.fail(err)
 		return
 	}
-	x.event.CallID = id
+	x.callID = id
 	x.write(http.StatusCreated, map[string]string{"code": "201", "callID": id})
 }
 
@@ -126,12 +128,13 @@ func (x *exchange) mintToken() {
 	) {
 		return
 	}
+	x.user = r.UserID
 	t, err := x.h.Managed.Token(x.r.Context(), x.p.ClientID, x.vars["callID"], r)
 	if err != nil {
 		x.failCall(err)
 		return
 	}
-	x.event.Detail = "token " + t.ID
+	x.object = audit.Object{Kind: "token", ID: t.ID}
 	x.secret()
 	x.write(http.StatusCreated, map[string]string{
 		"code": "201", "callID": x.vars["callID"], "token": t.Token, "tokenID": t.ID, "expiresAt": stamp(t.ExpiresAt),
@@ -162,7 +165,7 @@ func (x *exchange) moderate() {
 	) {
 		return
 	}
-	x.event.SessionID = m.SessionID
+	x.sessionID = m.SessionID
 	if p := actionFields(m.Action, given); p != nil {
 		x.refuse(*p)
 		return
@@ -194,11 +197,14 @@ func actionFields(action string, given map[string]bool) *problem {
 }
 
 func (x *exchange) act(m Moderation) {
-	x.event.Detail = m.Action
+	if m.StreamID != "" {
+		x.object = audit.Object{Kind: "stream", ID: m.StreamID}
+	}
 	if err := x.h.Moderator.Moderate(x.p.ClientID, x.vars["callID"], m); err != nil {
 		x.failCall(err)
 		return
 	}
+	x.reason = m.Action
 	x.done()
 }
 

@@ -16,7 +16,7 @@ const maxGrace = 24 * time.Hour
 
 // register serves /register.
 func (x *exchange) register() {
-	self := x.p.name() == ""
+	self := !x.p.Admin && x.p.ClientID == ""
 	if self && len(x.h.cfg.RegistrationNets) > 0 && !within(x.h.cfg.RegistrationNets, x.from) {
 		x.refuse(problem{http.StatusForbidden, reasonForbidden, "registration is not open to this address"})
 		return
@@ -26,9 +26,9 @@ func (x *exchange) register() {
 		return
 	}
 	id := body["clientID"]
-	x.event.ClientID = id
+	x.object = clientObject(id)
 	if _, ok := body["roles"]; ok {
-		x.event.Detail = "roles asked for were not given"
+		x.reason = "roles_ignored"
 	}
 	if self && !sameSecret(body["registrationToken"], x.h.cfg.RegistrationToken) {
 		x.refuse(problem{http.StatusUnauthorized, reasonUnauthorized, "registration failed: unauthorized"})
@@ -55,7 +55,7 @@ func (x *exchange) login() {
 		return
 	}
 	id := body["clientID"]
-	x.event.ClientID = id
+	x.object = clientObject(id)
 	from := Credentials{Remote: x.from, Certificate: certificateOf(x.r)}
 	token, err := x.h.Auth.Login(x.r.Context(), id, body["authKey"], from)
 	if err != nil {
@@ -63,7 +63,7 @@ func (x *exchange) login() {
 		x.refuse(x.established(err, http.StatusBadRequest))
 		return
 	}
-	x.event.Actor = id
+	x.p.ClientID = id // who has shown the key
 	x.secret()
 	x.write(http.StatusOK, map[string]string{"bearerToken": token, "code": "200"})
 	x.h.log.Info("client logged in", "clientID", id)
@@ -85,7 +85,7 @@ func (x *exchange) unregister() {
 		return
 	}
 	id := body["clientID"]
-	x.event.ClientID = id
+	x.object = clientObject(id)
 	switch {
 	case id == "":
 		x.refuse(problem{http.StatusBadRequest, reasonMissing, "client id should not be empty"})
@@ -107,6 +107,7 @@ func (x *exchange) rotateSelf() { x.rotate(x.p.ClientID) }
 
 // rotate replaces the key of a client by what the body says.
 func (x *exchange) rotate(id string) {
+	x.object = clientObject(id)
 	var key string
 	var grace time.Duration
 	if !x.decode(keyField(&key).must(), secondsField("graceSeconds", &grace, 0, maxGrace)) {
@@ -145,6 +146,7 @@ func (x *exchange) mintTicket() {
 	if !x.decode() {
 		return
 	}
+	x.object = clientObject(x.p.ClientID)
 	ticket, expires, err := x.h.Tokens.Ticket(x.r.Context(), x.p, Credentials{Remote: x.from, Certificate: certificateOf(x.r)})
 	if err != nil {
 		x.fail(err)

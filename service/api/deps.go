@@ -33,17 +33,6 @@ type Principal struct {
 	Hold func() (release func())
 }
 
-// name is what the log of events calls p.
-func (p Principal) name() string {
-	switch {
-	case p.Admin:
-		return policy.Admin
-	case p.Auditor:
-		return policy.Auditor
-	}
-	return p.ClientID
-}
-
 // The text of an error of the interfaces below is sent to the peer if the error says that it may:
 // an error, or one it wraps, that has a method RetryAfter() time.Duration (the server is busy: 429,
 // unless it has a status of its own), Unavailable() bool (it cannot be done now: 503) or Status() int

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rtcd/service/audit"
 	"rtcd/service/policy"
 )
 
@@ -25,8 +26,13 @@ type exchange struct {
 	socket netip.Addr        // of the peer
 	from   netip.Addr        // as a trusted proxy tells it, else socket
 	p      Principal         // empty for guests
-	event  Event
-	text   string // of the refusal, if it was one
+	text   string            // of the refusal, if it was one
+
+	// Of the event: what the path does not say.
+	object            audit.Object
+	callID, sessionID string
+	user              string
+	reason            string // of the refusal, or what more there is to say of success
 }
 
 // An answer notes what became of a response.
@@ -102,7 +108,7 @@ func (x *exchange) run() {
 func (x *exchange) end() {
 	p := recover()
 	if x.route != nil && x.route.line != "" {
-		line := auditLine{name: x.route.line, code: x.w.status, clientID: x.event.ClientID}
+		line := auditLine{name: x.route.line, code: x.w.status, clientID: x.object.ID}
 		if x.text != "" {
 			line.err = errors.New(x.text)
 		}
@@ -113,7 +119,7 @@ func (x *exchange) end() {
 		return
 	}
 	if p == http.ErrAbortHandler {
-		x.record(OutcomeFailed)
+		x.record(audit.SeriousFailure)
 		panic(p)
 	}
 	x.h.Metrics.HandlerPanicked()
@@ -122,49 +128,13 @@ func (x *exchange) end() {
 	if x.w.status == 0 && !x.w.hijacked {
 		http.Error(x.w, "internal error", http.StatusInternalServerError)
 	}
-	x.record(OutcomeFault)
-}
-
-// record hands the event of the request over. What became of a WebSocket is for its server to
-// record, from the moment it has taken the connection over.
-func (x *exchange) record(outcome int) {
-	if x.h.Recorder == nil || x.w.hijacked {
-		return
-	}
-	e := x.event
-	e.Type, e.Action = "http.unknown", actionRead
-	if x.route != nil {
-		e.Type, e.Action = x.route.event, x.route.action
-	}
-	e.Outcome, e.Status, e.Remote = outcome, x.w.status, x.from
-	if e.Actor == "" {
-		e.Actor = x.p.name()
-	}
-	if outcome != OutcomeSuccess && e.Reason == "" {
-		e.Reason = defaultReason(x.w.status)
-	}
-	if e.ClientID == "" {
-		e.ClientID = x.p.ClientID
-	}
-	if id := x.vars["clientID"]; id != "" {
-		e.ClientID = id
-	}
-	if e.CallID == "" {
-		e.CallID = x.vars["callID"]
-	}
-	if e.SessionID == "" {
-		e.SessionID = x.vars["sessionID"]
-	}
-	for _, s := range []*string{&e.Actor, &e.ClientID, &e.CallID, &e.SessionID, &e.Reason, &e.Detail} {
-		*s = clip(*s, 128)
-	}
-	x.h.Recorder.Record(e)
+	x.record(audit.SeriousFailure)
 }
 
 // recordable makes sure that nothing happens which cannot be recorded. What anybody may read is
 // served all the same: whoever watches the server has to be able to.
 func (x *exchange) recordable(role string) bool {
-	if x.h.Recorder == nil || (role == policy.Guest && x.route.action == actionRead) {
+	if x.h.Recorder == nil || (role == policy.Guest && x.route.action == audit.Read) {
 		return true
 	}
 	err := x.h.Recorder.Ready()
@@ -219,7 +189,7 @@ func (x *exchange) authenticate() bool {
 	}
 	line.code = http.StatusUnauthorized
 	if id, _, ok := x.r.BasicAuth(); ok && validClientID(id) {
-		x.event.ClientID = id // who it claims to be
+		x.object = clientObject(id) // who it claims to be
 	}
 	x.h.quiet.Warn("failed authentication", "remoteAddr", clip(x.r.RemoteAddr, lineTextBytes), "err", err)
 	x.unauthorized(x.problemOfAuth(err))
@@ -263,7 +233,7 @@ func (x *exchange) unauthorized(p problem) {
 
 // refuse answers with a problem, in the form of the route.
 func (x *exchange) refuse(p problem) {
-	x.event.Reason, x.text = p.reason, p.text
+	x.reason, x.text = p.reason, p.text
 	code := strconv.Itoa(p.status)
 	switch {
 	case x.route == nil || x.route.form == textForm:

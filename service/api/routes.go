@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 
+	"rtcd/service/audit"
 	"rtcd/service/policy"
 )
 
@@ -33,7 +34,7 @@ type route struct {
 	pattern string // {name} stands for one escaped segment, a slash at the end for whatever follows
 	role    string // built-in; Exposure may say otherwise
 	event   string
-	action  string
+	action  audit.Action
 	serve   func(*exchange)
 
 	line      string // name of the debug line of each request, if it has one
@@ -63,43 +64,43 @@ const (
 
 // routes are all there are.
 var routes = []route{
-	{planes: public, method: get, pattern: "/version", role: policy.Guest, event: "server.version", action: actionRead, serve: (*exchange).version},
-	{planes: public, method: get, pattern: "/system", role: policy.Guest, event: "server.load", action: actionRead, serve: (*exchange).system},
-	{planes: public | admin, method: get, pattern: "/healthz", role: policy.Guest, event: "server.health", action: actionRead, serve: (*exchange).healthy},
-	{planes: public | admin, method: get, pattern: "/ready", role: policy.Guest, event: "server.ready", action: actionRead, serve: (*exchange).ready, has: hasReady},
+	{planes: public, method: get, pattern: "/version", role: policy.Guest, event: "server.version", action: audit.Read, serve: (*exchange).version},
+	{planes: public, method: get, pattern: "/system", role: policy.Guest, event: "server.load", action: audit.Read, serve: (*exchange).system},
+	{planes: public | admin, method: get, pattern: "/healthz", role: policy.Guest, event: "server.health", action: audit.Read, serve: (*exchange).healthy},
+	{planes: public | admin, method: get, pattern: "/ready", role: policy.Guest, event: "server.ready", action: audit.Read, serve: (*exchange).ready, has: hasReady},
 
-	{planes: public, method: post, pattern: "/register", role: policy.Admin, event: "client.register", action: actionCreate, serve: (*exchange).register, line: "registerClient", form: flatForm, keyInBody: true},
-	{planes: public, method: post, pattern: "/login", role: policy.Guest, event: "client.login", action: actionExecute, serve: (*exchange).login, line: "loginClient", form: flatForm, keyInBody: true},
-	{planes: public, method: post, pattern: "/unregister", role: policy.Client, event: "client.unregister", action: actionDelete, serve: (*exchange).unregister, line: "unregisterClient", form: flatForm, gate: mayUnregister, has: hasRemover},
-	{planes: public, method: put, pattern: "/clients/self/key", role: policy.Client, event: "client.rotate", action: actionUpdate, serve: (*exchange).rotateSelf, client: true, keyInBody: true, has: hasTenants},
-	{planes: public, method: post, pattern: "/token/refresh", role: policy.Client, event: "token.refresh", action: actionUpdate, serve: (*exchange).refresh, client: true, has: hasTokens},
+	{planes: public, method: post, pattern: "/register", role: policy.Admin, event: "client.register", action: audit.Create, serve: (*exchange).register, line: "registerClient", form: flatForm, keyInBody: true},
+	{planes: public, method: post, pattern: "/login", role: policy.Guest, event: "client.login", action: audit.Execute, serve: (*exchange).login, line: "loginClient", form: flatForm, keyInBody: true},
+	{planes: public, method: post, pattern: "/unregister", role: policy.Client, event: "client.unregister", action: audit.Delete, serve: (*exchange).unregister, line: "unregisterClient", form: flatForm, gate: mayUnregister, has: hasRemover},
+	{planes: public, method: put, pattern: "/clients/self/key", role: policy.Client, event: "client.rotate", action: audit.Update, serve: (*exchange).rotateSelf, client: true, keyInBody: true, has: hasTenants},
+	{planes: public, method: post, pattern: "/token/refresh", role: policy.Client, event: "token.refresh", action: audit.Update, serve: (*exchange).refresh, client: true, has: hasTokens},
 
-	{planes: public, method: get, pattern: "/calls", role: policy.Client, event: "call.list", action: actionRead, serve: (*exchange).listCalls, client: true, has: hasOverview},
-	{planes: public, method: post, pattern: "/calls", role: policy.CreateCalls, event: "call.create", action: actionCreate, serve: (*exchange).createCall, client: true, has: hasManaged},
-	{planes: public, method: get, pattern: "/calls/{callID}", role: policy.Client, event: "call.read", action: actionRead, serve: (*exchange).readCall, client: true, has: hasOverview},
-	{planes: public, method: del, pattern: "/calls/{callID}", role: policy.CreateCalls, event: "call.end", action: actionDelete, serve: (*exchange).endCall, client: true, has: hasManaged},
-	{planes: public, method: post, pattern: "/calls/{callID}/tokens", role: policy.CreateTokens, event: "token.mint", action: actionCreate, serve: (*exchange).mintToken, client: true, has: hasManaged},
-	{planes: public, method: get, pattern: "/calls/{callID}/sessions", role: policy.Client, event: "session.list", action: actionRead, serve: (*exchange).listSessions, form: textForm, client: true},
-	{planes: public, method: get, pattern: "/calls/{callID}/sessions/{sessionID}", role: policy.Client, event: "session.read", action: actionRead, serve: (*exchange).readSession, form: textForm, client: true},
-	{planes: public, method: del, pattern: "/calls/{callID}/sessions/{sessionID}", role: policy.Moderate, event: "session.disconnect", action: actionExecute, serve: (*exchange).disconnect, client: true, has: hasModerator},
-	{planes: public, method: post, pattern: "/calls/{callID}/moderate", role: policy.Moderate, event: "call.moderate", action: actionExecute, serve: (*exchange).moderate, client: true, has: hasModerator},
+	{planes: public, method: get, pattern: "/calls", role: policy.Client, event: "call.list", action: audit.Read, serve: (*exchange).listCalls, client: true, has: hasOverview},
+	{planes: public, method: post, pattern: "/calls", role: policy.CreateCalls, event: "call.create", action: audit.Create, serve: (*exchange).createCall, client: true, has: hasManaged},
+	{planes: public, method: get, pattern: "/calls/{callID}", role: policy.Client, event: "call.read", action: audit.Read, serve: (*exchange).readCall, client: true, has: hasOverview},
+	{planes: public, method: del, pattern: "/calls/{callID}", role: policy.CreateCalls, event: "call.end", action: audit.Delete, serve: (*exchange).endCall, client: true, has: hasManaged},
+	{planes: public, method: post, pattern: "/calls/{callID}/tokens", role: policy.CreateTokens, event: "token.mint", action: audit.Create, serve: (*exchange).mintToken, client: true, has: hasManaged},
+	{planes: public, method: get, pattern: "/calls/{callID}/sessions", role: policy.Client, event: "session.list", action: audit.Read, serve: (*exchange).listSessions, form: textForm, client: true},
+	{planes: public, method: get, pattern: "/calls/{callID}/sessions/{sessionID}", role: policy.Client, event: "session.read", action: audit.Read, serve: (*exchange).readSession, form: textForm, client: true},
+	{planes: public, method: del, pattern: "/calls/{callID}/sessions/{sessionID}", role: policy.Moderate, event: "session.disconnect", action: audit.Execute, serve: (*exchange).disconnect, client: true, has: hasModerator},
+	{planes: public, method: post, pattern: "/calls/{callID}/moderate", role: policy.Moderate, event: "call.moderate", action: audit.Execute, serve: (*exchange).moderate, client: true, has: hasModerator},
 
-	{planes: public, method: post, pattern: "/ws/tickets", role: policy.Client, event: "ticket.mint", action: actionCreate, serve: (*exchange).mintTicket, client: true, has: hasTokens},
-	{planes: public, method: get, pattern: "/ws", role: policy.Client, event: "ws.open", action: actionExecute, serve: (*exchange).webSocket, form: textForm, client: true, ticket: true},
+	{planes: public, method: post, pattern: "/ws/tickets", role: policy.Client, event: "ticket.mint", action: audit.Create, serve: (*exchange).mintTicket, client: true, has: hasTokens},
+	{planes: public, method: get, pattern: "/ws", role: policy.Client, event: "ws.open", action: audit.Execute, serve: (*exchange).webSocket, form: textForm, client: true, ticket: true},
 
-	{planes: public, method: get, pattern: "/metrics", role: policy.Guest, event: "metrics.read", action: actionRead, serve: (*exchange).metrics, form: textForm, anyMethod: true, has: hasPublicMetrics},
-	{planes: admin, method: get, pattern: "/metrics", role: policy.Guest, event: "metrics.read", action: actionRead, serve: (*exchange).metrics, form: textForm, anyMethod: true},
-	{planes: admin, method: get, pattern: "/debug/pprof/", role: policy.Guest, event: "profile.read", action: actionRead, serve: (*exchange).profile, form: textForm, anyMethod: true},
+	{planes: public, method: get, pattern: "/metrics", role: policy.Guest, event: "metrics.read", action: audit.Read, serve: (*exchange).metrics, form: textForm, anyMethod: true, has: hasPublicMetrics},
+	{planes: admin, method: get, pattern: "/metrics", role: policy.Guest, event: "metrics.read", action: audit.Read, serve: (*exchange).metrics, form: textForm, anyMethod: true},
+	{planes: admin, method: get, pattern: "/debug/pprof/", role: policy.Guest, event: "profile.read", action: audit.Read, serve: (*exchange).profile, form: textForm, anyMethod: true},
 
-	{planes: admin, method: get, pattern: "/admin/clients", role: policy.Admin, event: "client.list", action: actionRead, serve: (*exchange).listTenants, has: hasTenants},
-	{planes: admin, method: post, pattern: "/admin/clients", role: policy.Admin, event: "client.add", action: actionCreate, serve: (*exchange).addTenant, keyInBody: true, has: hasTenants},
-	{planes: admin, method: get, pattern: "/admin/clients/{clientID}", role: policy.Admin, event: "client.read", action: actionRead, serve: (*exchange).readTenant, has: hasTenants},
-	{planes: admin, method: del, pattern: "/admin/clients/{clientID}", role: policy.Admin, event: "client.remove", action: actionDelete, serve: (*exchange).removeTenant, has: hasTenants},
-	{planes: admin, method: put, pattern: "/admin/clients/{clientID}/roles", role: policy.Admin, event: "client.roles", action: actionUpdate, serve: (*exchange).setRoles, has: hasTenants},
-	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/rotate", role: policy.Admin, event: "client.rotate", action: actionUpdate, serve: (*exchange).rotateTenant, keyInBody: true, has: hasTenants},
-	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/revoke", role: policy.Admin, event: "client.revoke", action: actionUpdate, serve: (*exchange).revokeTenant, has: hasTenants},
-	{planes: admin, method: get, pattern: "/admin/audit", role: policy.Auditor, event: "audit.read", action: actionRead, serve: (*exchange).readAudit, has: hasAuditLog},
-	{planes: admin, method: post, pattern: "/admin/store/backup", role: policy.Admin, event: "store.backup", action: actionRead, serve: (*exchange).backup, has: hasBackup},
+	{planes: admin, method: get, pattern: "/admin/clients", role: policy.Admin, event: "client.list", action: audit.Read, serve: (*exchange).listTenants, has: hasTenants},
+	{planes: admin, method: post, pattern: "/admin/clients", role: policy.Admin, event: "client.add", action: audit.Create, serve: (*exchange).addTenant, keyInBody: true, has: hasTenants},
+	{planes: admin, method: get, pattern: "/admin/clients/{clientID}", role: policy.Admin, event: "client.get", action: audit.Read, serve: (*exchange).readTenant, has: hasTenants},
+	{planes: admin, method: del, pattern: "/admin/clients/{clientID}", role: policy.Admin, event: "client.remove", action: audit.Delete, serve: (*exchange).removeTenant, has: hasTenants},
+	{planes: admin, method: put, pattern: "/admin/clients/{clientID}/roles", role: policy.Admin, event: "client.roles", action: audit.Update, serve: (*exchange).setRoles, has: hasTenants},
+	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/rotate", role: policy.Admin, event: "client.rotate", action: audit.Update, serve: (*exchange).rotateTenant, keyInBody: true, has: hasTenants},
+	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/revoke", role: policy.Admin, event: "client.revoke", action: audit.Update, serve: (*exchange).revokeTenant, has: hasTenants},
+	{planes: admin, method: get, pattern: "/admin/audit", role: policy.Auditor, event: "audit.read", action: audit.Read, serve: (*exchange).readAudit, has: hasAuditLog},
+	{planes: admin, method: post, pattern: "/admin/store/backup", role: policy.Admin, event: "store.backup", action: audit.Read, serve: (*exchange).backup, has: hasBackup},
 }
 
 func hasReady(h *handler) bool         { return h.Ready != nil }

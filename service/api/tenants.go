@@ -106,7 +106,7 @@ func (x *exchange) addTenant() {
 	) {
 		return
 	}
-	x.event.ClientID = id
+	x.object = clientObject(id)
 	if x.reserved(roles) {
 		return
 	}
@@ -188,7 +188,7 @@ func (x *exchange) backup() {
 		x.fail(err)
 	default:
 		x.h.log.Error("backup broke off", "err", err)
-		x.event.Reason = reasonInternal
+		x.reason = reasonInternal
 		panic(http.ErrAbortHandler)
 	}
 }
