@@ -146,7 +146,7 @@ func (r remover) Remove(ctx context.Context, id string) error {
 type sockets struct{ *ws.Server }
 
 func (s sockets) Serve(w http.ResponseWriter, r *http.Request, p api.Peer) {
-	s.Server.Serve(w, r, p.ClientID)
+	s.Server.Serve(w, r, ws.Peer{ClientID: p.ClientID, Epoch: p.Epoch, Roles: p.Roles, Remote: p.Remote})
 }
 
 // busy is an error after which it is worth trying again.

@@ -152,11 +152,11 @@ func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error 
 		MaxMessageBytes:  int64(lim.WSMessageBytes),
 		MaxConnections:   lim.WSConnectionsPerClient,
 		InboundPerSecond: float64(lim.WSMessagesPerSecond),
-		Registered: func(id string) bool {
-			_, err := s.store.Get(id)
-			return err == nil
+		Current: func(p ws.Peer) (policy.Roles, bool) {
+			_, err := s.store.Get(p.ClientID)
+			return p.Roles, err == nil
 		},
-	}, s.calls, s.metrics, s.log)
+	}, wsCalls{s.calls}, s.metrics, s.log)
 	// Calls end before the WebSockets close, so that backends hear of it.
 	s.onClose(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTime)

@@ -20,10 +20,11 @@ import (
 // noCalls has no sessions.
 type noCalls struct{}
 
-func (noCalls) Join(string, wire.Join) error             { return nil }
+func (noCalls) Join(ws.Peer, wire.Join) error            { return nil }
 func (noCalls) Leave(string, string)                     {}
 func (noCalls) Signal(string, string, wire.Signal) error { return nil }
 func (noCalls) Exists(string, string) bool               { return false }
+func (noCalls) Moderate(ws.Peer, wire.Moderate) error    { return nil }
 
 // upgrader shows the WebSocket server to the API, and removes clients.
 type upgrader struct {
@@ -32,7 +33,7 @@ type upgrader struct {
 }
 
 func (u upgrader) Serve(w http.ResponseWriter, r *http.Request, p api.Peer) {
-	u.Server.Serve(w, r, p.ClientID)
+	u.Server.Serve(w, r, ws.Peer{ClientID: p.ClientID, Epoch: p.Epoch, Roles: p.Roles, Remote: p.Remote})
 }
 
 func (u upgrader) Remove(ctx context.Context, clientID string) error {

@@ -94,10 +94,13 @@ const (
 	VADMessage
 	HelloMessage
 	CloseMessage
+	ModerateMessage
+	ErrorMessage
+	StatsMessage
 	numMessages
 )
 
-var messageLabels = [numMessages]string{"unknown", "join", "leave", "reconnect", "rtc", "vad", "hello", "close"}
+var messageLabels = [numMessages]string{"unknown", "join", "leave", "reconnect", "rtc", "vad", "hello", "close", "moderate", "error", "stats"}
 
 func (t Message) label() string { return pick(messageLabels[:], int(t)) }
 
@@ -113,11 +116,15 @@ const (
 	JoinRefused                         // a join beyond a limit, or while draining
 	ParkedOverflow                      // to a client that was away for more than it may leave behind
 	ParkedExpired                       // to a client that was away for too long
+	Blocked                             // not on the list of what the client may send
+	BlockedOut                          // not on the list of what the client may get
+	ModerateRefused                     // a moderation that was not done
 	numDiscardReasons
 )
 
 var discardLabels = [numDiscardReasons]string{
 	"undecodable", "text", "unknown_type", "no_session", "join_refused", "parked_overflow", "parked_expired",
+	"blocked", "blocked_out", "moderate_refused",
 }
 
 // String returns the label of the reason.

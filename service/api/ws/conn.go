@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -16,6 +19,7 @@ import (
 	"rtcd/service/api/internal/stream"
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/policy"
 )
 
 const (
@@ -26,6 +30,17 @@ const (
 	// settleTimeout is how long an ended connection gets to acknowledge what is under way.
 	settleTimeout = 250 * time.Millisecond
 
+	// farewellTimeout is how long a connection that is closed with a code gets to take the frame and
+	// answer it.
+	farewellTimeout = 250 * time.Millisecond
+
+	// maxUndecodable is how many messages of a connection of SubprotocolV2 make no sense before it is
+	// closed. Established clients may send as many as they want.
+	maxUndecodable = 20
+
+	// blockedLogEvery is the time between two log lines about messages that a client may not send.
+	blockedLogEvery = 10 * time.Second
+
 	// keepBuffer is the largest read buffer a connection keeps between messages.
 	keepBuffer = 64 << 10
 )
@@ -35,6 +50,9 @@ type conn struct {
 	// Fixed at creation.
 	server *Server
 	client *client
+	peer   Peer
+	remote string // for the record
+	v2     bool   // takes the messages of SubprotocolV2
 	id     string
 	socket *websocket.Conn
 	stream *stream.Conn // below socket; nil if the listener was not wrapped
@@ -44,11 +62,18 @@ type conn struct {
 	pong   chan string   // one slot: the payload of the client's latest ping
 	ended  chan struct{} // closed when nothing of the connection is running
 
+	// For any goroutine.
+	roles atomic.Pointer[policy.Roles]
+
 	// Owned by the read pump.
 	limiter    *rate.Limiter
 	aliveUntil time.Time // without a pong until then the peer is dead
 	throttled  bool
 	buf        bytes.Buffer
+
+	undecodable   int
+	blocked       uint64
+	blockedLogged time.Time
 
 	// Guarded by Server.mu.
 	queue      []item // to be written
@@ -56,13 +81,17 @@ type conn struct {
 	ledger     []item // written, or being written, and not known to be acknowledged
 	failing    bool   // given up: takes no more messages
 	finishing  bool   // to be closed once the queue is empty
+	code       int    // of the close frame, 0 for none
 	err        error  // why it was given up
 }
 
-func newConn(s *Server, cl *client, socket *websocket.Conn) *conn {
+func newConn(s *Server, cl *client, p Peer, socket *websocket.Conn) *conn {
 	c := &conn{
 		server:  s,
 		client:  cl,
+		peer:    p,
+		remote:  remoteOf(p, socket),
+		v2:      socket.Subprotocol() == wire.SubprotocolV2,
 		id:      newConnID(),
 		socket:  socket,
 		stream:  stream.Of(socket.NetConn()),
@@ -72,8 +101,18 @@ func newConn(s *Server, cl *client, socket *websocket.Conn) *conn {
 		ended:   make(chan struct{}),
 		limiter: rate.NewLimiter(rate.Limit(s.cfg.InboundPerSecond), s.cfg.InboundBurst),
 	}
+	c.roles.Store(&p.Roles)
 	c.log = s.log.With("clientID", cl.id, "connID", c.id)
 	return c
+}
+
+// remoteOf returns where a connection comes from: with the port, unless a proxy is in between.
+func remoteOf(p Peer, socket *websocket.Conn) string {
+	addr := socket.RemoteAddr().String()
+	if from, err := netip.ParseAddrPort(addr); p.Remote.IsValid() && (err != nil || from.Addr().Unmap() != p.Remote.Unmap()) {
+		return p.Remote.String()
+	}
+	return addr
 }
 
 // run serves the connection until it ends, then hands on what it leaves behind.
@@ -85,9 +124,8 @@ func (c *conn) run() {
 	defer c.client.tenant.ConnectionClosed()
 	c.prepare()
 	s.attach(c, wire.AppendHello(nil, c.client.id, c.id))
-	if s.cfg.Registered != nil && !s.cfg.Registered(c.client.id) {
-		s.giveUp(c, errDropped)
-	}
+	s.confirm(c)
+	s.record(c.event(EventOpen))
 	c.log.Info("client connected", "remoteAddr", c.socket.RemoteAddr().String())
 
 	written := make(chan struct{})
@@ -104,6 +142,9 @@ func (c *conn) run() {
 	}
 	c.closeSocket(c.stream != nil && acked < c.stream.Written())
 	s.detach(c, acked)
+	e := c.event(EventClose)
+	e.Reason = reasonOf(c.err, "broken")
+	s.record(e)
 	c.log.Warn("client disconnected", "err", c.err)
 }
 
@@ -114,14 +155,38 @@ func (s *Server) giveUp(c *conn, err error) {
 	s.fail(c, err)
 }
 
-// abort wakes both pumps. The descriptor stays open as long as its state is of interest.
+// abort wakes both pumps. The descriptor stays open as long as its state is of interest. With a
+// close code they get a moment to say goodbye.
 func (c *conn) abort() {
 	close(c.done)
-	if c.stream != nil {
+	switch {
+	case c.stream == nil:
+		_ = c.socket.Close()
+	case c.code != 0:
+		c.stream.AbortAt(time.Now().Add(farewellTimeout))
+	default:
 		c.stream.Abort()
-		return
 	}
-	_ = c.socket.Close()
+}
+
+// farewell tells the peer why the connection ends, if there is a code for it.
+func (c *conn) farewell() {
+	c.server.mu.Lock()
+	code, err := c.code, c.err
+	c.server.mu.Unlock()
+	if code != 0 {
+		_ = c.control(websocket.CloseMessage, string(websocket.FormatCloseMessage(code, err.Error())))
+	}
+}
+
+// leftover reads on, and handles nothing, until the peer has closed as well or its time is over:
+// unread input would make the system throw away what was written last.
+func (c *conn) leftover() error {
+	for {
+		if _, _, err := c.socket.NextReader(); err != nil {
+			return errStopped
+		}
+	}
 }
 
 // closeSocket closes the connection. With discard, what the peer has not acknowledged is not
@@ -189,10 +254,10 @@ func (c *conn) readPump() error {
 			return readError(err)
 		}
 		if kind != websocket.BinaryMessage {
-			c.discarded(metrics.TextFrame, nil)
 			if !c.throttle() {
-				return errStopped
+				return c.leftover()
 			}
+			c.text()
 			continue
 		}
 		c.buf.Reset()
@@ -203,7 +268,7 @@ func (c *conn) readPump() error {
 			return readError(err)
 		}
 		if !c.throttle() {
-			return errStopped
+			return c.leftover()
 		}
 		c.receive(c.buf.Bytes())
 	}
@@ -211,13 +276,21 @@ func (c *conn) readPump() error {
 
 func readError(err error) error {
 	var timeout net.Error
+	var closed *websocket.CloseError
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return errors.New("peer is dead: no pong")
-	case errors.Is(err, io.EOF):
-		return errors.New("closed by peer")
+		return errDead
+	case errors.Is(err, io.EOF), errors.As(err, &closed):
+		return errPeerClosed
+	case isReset(err):
+		return errPeerReset
 	}
 	return err
+}
+
+// isReset reports whether the peer ended the connection without a word.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // throttle makes the read pump wait while the client sends faster than it may; TCP then slows
@@ -301,6 +374,7 @@ func (c *conn) writePump() error {
 				return err
 			}
 		case <-c.done:
+			c.farewell()
 			return errStopped
 		}
 	}
@@ -331,7 +405,10 @@ func (c *conn) write(it item) error {
 
 func (c *conn) writeError(err error) error {
 	var timeout net.Error
-	if !errors.As(err, &timeout) || !timeout.Timeout() {
+	switch {
+	case isReset(err):
+		return errPeerReset
+	case !errors.As(err, &timeout) || !timeout.Timeout():
 		return err
 	}
 	select {
@@ -340,7 +417,7 @@ func (c *conn) writeError(err error) error {
 	default:
 	}
 	c.server.metrics.LimitHit(LimitStall)
-	return errors.New("peer does not read: write timed out")
+	return errStalled
 }
 
 // What the write pump does next.
@@ -377,9 +454,13 @@ func (c *conn) next() (item, nextWrite) {
 	return it, writeItem
 }
 
-// push queues an item, if there is room.
+// push queues an item, if there is room. One that the client may not get is taken and thrown away.
 func (c *conn) push(it item) bool {
 	cfg := &c.server.cfg
+	if !c.mayOut(it.kind) {
+		c.server.metrics.Discarded(metrics.BlockedOut)
+		return true
+	}
 	if c.failing || len(c.queue) >= cfg.QueueMessages || c.queueBytes+len(it.data) > cfg.QueueBytes && len(c.queue) > 0 {
 		return false
 	}

@@ -10,3 +10,11 @@ func (s *Server) Routes() int {
 	}
 	return n
 }
+
+// Receive has the oldest connection of a client handle a message, as if it had come.
+func (s *Server) Receive(clientID string, data []byte) {
+	s.mu.Lock()
+	c := s.clients[clientID].conns[0]
+	s.mu.Unlock()
+	c.receive(data)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -36,7 +37,8 @@ type fakeCalls struct {
 	events  []string
 	signals map[key][]string
 	onJoin  func(group string, j wire.Join) error // before the session exists
-	joined  func(group string, j wire.Join)       // after it exists, before Join returns
+	onMod   func(p ws.Peer, m wire.Moderate) error
+	joined  func(group string, j wire.Join) // after it exists, before Join returns
 	signal  func(group, session string)
 	changed chan struct{}
 }
@@ -53,7 +55,8 @@ func (f *fakeCalls) note(event string) {
 	}
 }
 
-func (f *fakeCalls) Join(group string, j wire.Join) error {
+func (f *fakeCalls) Join(p ws.Peer, j wire.Join) error {
+	group := p.ClientID
 	if f.onJoin != nil {
 		if err := f.onJoin(group, j); err != nil {
 			return err
@@ -83,6 +86,16 @@ func (f *fakeCalls) Leave(group, session string) {
 	} else {
 		f.note("leave of nothing " + group + "/" + session)
 	}
+}
+
+func (f *fakeCalls) Moderate(p ws.Peer, m wire.Moderate) error {
+	f.mu.Lock()
+	f.note(fmt.Sprintf("%s %s/%s %s%s", m.Action, p.ClientID, m.CallID, m.SessionID, m.StreamID))
+	f.mu.Unlock()
+	if f.onMod != nil {
+		return f.onMod(p, m)
+	}
+	return nil
 }
 
 var errNoSession = errors.New("no such session")
@@ -141,6 +154,7 @@ type rig struct {
 	metrics *metrics.Metrics
 	addr    string
 	logs    *lockedBuffer
+	peer    func(clientID string) ws.Peer // of a new connection
 }
 
 type lockedBuffer struct {
@@ -175,7 +189,11 @@ func start(t *testing.T, cfg ws.Config, wrap ...func(net.Listener) net.Listener)
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		id, _, _ := req.BasicAuth()
-		r.Serve(w, req, id)
+		p := ws.Peer{ClientID: id}
+		if r.peer != nil {
+			p = r.peer(id)
+		}
+		r.Serve(w, req, p)
 	})}
 	served := make(chan struct{})
 	go func() {

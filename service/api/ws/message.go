@@ -16,7 +16,18 @@ const (
 	VAD               // voice activity
 	Close             // the session has ended; it is the last message of a session
 	kindHello
+	kindError // why something was not done; of no session's order
+	kindStats // counts of a call; the same
+	numKinds
 )
+
+// kindTypes are the types of messages on the wire.
+var kindTypes = [numKinds]string{
+	wire.TypeRTC, wire.TypeVAD, wire.TypeClose, wire.TypeHello, wire.TypeError, wire.TypeStats,
+}
+
+// established reports whether connections get the kind that have not asked for more.
+func (k Kind) established() bool { return k <= kindHello }
 
 func (k Kind) metric() metrics.Message {
 	switch k {
@@ -26,6 +37,10 @@ func (k Kind) metric() metrics.Message {
 		return metrics.VADMessage
 	case Close:
 		return metrics.CloseMessage
+	case kindError:
+		return metrics.ErrorMessage
+	case kindStats:
+		return metrics.StatsMessage
 	}
 	return metrics.HelloMessage
 }

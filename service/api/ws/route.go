@@ -8,11 +8,18 @@ import (
 )
 
 var (
-	errShuttingDown = errors.New("server is shutting down")
+	errShuttingDown = &cause{"shutting_down", "server is shutting down"}
 	errTooMany      = errors.New("too many connections")
-	errDropped      = errors.New("client was unregistered")
-	errOverflow     = errors.New("peer does not read: outbound queue is full")
-	errMoveTimeout  = errors.New("peer does not read: its session moved to another connection")
+	errDropped      = &cause{"unregistered", "client was unregistered"}
+	errRevoked      = &cause{"revoked", "credentials were replaced or revoked"}
+	errNoRole       = &cause{"no_role", "client has no role that may connect"}
+	errGarbage      = &cause{"undecodable", "too many messages that cannot be decoded"}
+	errOverflow     = &cause{"stalled", "peer does not read: outbound queue is full"}
+	errMoveTimeout  = &cause{"stalled", "peer does not read: its session moved to another connection"}
+	errStalled      = &cause{"stalled", "peer does not read: write timed out"}
+	errDead         = &cause{"dead", "peer is dead: no pong"}
+	errPeerClosed   = &cause{"closed_by_peer", "closed by peer"}
+	errPeerReset    = &cause{"closed_by_peer", "reset by peer"}
 )
 
 // An item is one encoded message on its way to a client.
@@ -33,6 +40,8 @@ type client struct {
 	reserved int     // connections being upgraded
 	routes   map[string]*route
 	dropped  bool
+	epoch    uint64 // connections whose credentials are older are cut
+	changes  uint64 // of roles
 
 	parkedMessages, parkedBytes, parkedCloses int
 }
@@ -115,7 +124,10 @@ func (s *Server) attach(c *conn, hello []byte) {
 	c.push(item{data: hello, kind: kindHello})
 	switch {
 	case cl.dropped:
-		s.fail(c, errDropped)
+		s.failWith(c, CloseRevoked, errDropped)
+		return
+	case c.peer.Epoch < cl.epoch:
+		s.failWith(c, CloseRevoked, errRevoked)
 		return
 	case s.closing:
 		s.fail(c, errShuttingDown)
@@ -304,6 +316,14 @@ func (s *Server) fail(c *conn, err error) {
 	c.failing = true
 	c.err = err
 	s.doomed = append(s.doomed, c)
+}
+
+// failWith gives a connection up, and tells its peer with a close frame of the code.
+func (s *Server) failWith(c *conn, code int, err error) {
+	if !c.failing {
+		c.code = code
+		s.fail(c, err)
+	}
 }
 
 // detach takes an ended connection out of the table. What its peer has not acknowledged, up to

@@ -12,7 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"slices"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -21,6 +21,7 @@ import (
 	"rtcd/service/api/internal/quietlog"
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/policy"
 )
 
 // Calls is what the server needs of the calls. All methods return at once and are safe for
@@ -29,15 +30,37 @@ import (
 // session is handed to Send before Exists says no and before its id can be joined anew.
 type Calls interface {
 	// Join starts a session; it exists when Join returns. Joining again in the same call while
-	// the session lives changes nothing and is no error. Any other refusal is an error.
-	Join(groupID string, j wire.Join) error
+	// the session lives changes nothing and is no error. Any other refusal is an error. The group
+	// is the peer's ClientID.
+	Join(p Peer, j wire.Join) error
 	// Leave ends a session, if there is one.
 	Leave(groupID, sessionID string)
 	// Signal hands one signalling message to a session.
 	Signal(groupID, sessionID string, s wire.Signal) error
 	// Exists reports whether the session lives.
 	Exists(groupID, sessionID string) bool
+	// Moderate does what a moderator wants in a call of the peer's, or says why not. What the
+	// moderation lacks has been checked.
+	Moderate(p Peer, m wire.Moderate) error
 }
+
+// A Peer is the client at the other end of a connection, as it was authenticated.
+type Peer struct {
+	ClientID string
+	Epoch    uint64       // of its credentials; see CutBefore
+	Roles    policy.Roles // see SetRoles
+	Remote   netip.Addr   // where it comes from; that of the socket if not valid
+}
+
+// Policy is what the server asks about roles. A *policy.Table is one.
+type Policy interface {
+	In(r policy.Roles, msgType string) bool
+	Out(r policy.Roles, msgType string) bool
+	Allows(r policy.Roles, route string) bool
+}
+
+// route is what a connection itself asks for.
+const openRoute = "GET /ws"
 
 // Limits of a Server by name, as counted in rtcd_limit_hits_total.
 const (
@@ -75,9 +98,15 @@ type Config struct {
 	// messages still under way on the old one. After it the old connection is closed.
 	MoveTimeout time.Duration // 2 s
 
-	// Registered, if set, says whether a client still exists. It is asked once a new connection
-	// is in the table, so that a client dropped while it connected does not stay.
-	Registered func(clientID string) bool
+	// Current, if set, says whether the credentials of a peer are still good, and which roles it
+	// has now. It is asked once a new connection is in the table, so that a client that was
+	// dropped, or whose rights changed, while it connected does not stay as it was.
+	Current func(p Peer) (policy.Roles, bool)
+	// Policy says what may be sent by, and to, whom; nil: every message there is.
+	Policy Policy
+	// Record takes one event for each connection that opens and closes, and one for each message
+	// that comes; nil: none. It is called from the pumps of connections and must not wait for long.
+	Record func(Event)
 }
 
 func (c Config) withDefaults() Config {
@@ -153,6 +182,7 @@ func New(cfg Config, calls Calls, m *metrics.Metrics, log *slog.Logger) *Server 
 			ReadBufferSize:   4096,
 			WriteBufferSize:  4096,
 			WriteBufferPool:  &sync.Pool{},
+			Subprotocols:     []string{wire.SubprotocolV2},
 		},
 	}
 	s.janitor.Go(s.tidy)
@@ -162,7 +192,8 @@ func New(cfg Config, calls Calls, m *metrics.Metrics, log *slog.Logger) *Server 
 // Serve upgrades the request of an authenticated client and serves the connection until it
 // ends. What is refused is answered with 400 (no WebSocket request), 403 (foreign origin), 429
 // (too many connections of the client) or 503 (shutting down).
-func (s *Server) Serve(w http.ResponseWriter, r *http.Request, clientID string) {
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p Peer) {
+	clientID := p.ClientID
 	cl, err := s.reserve(clientID)
 	switch {
 	case errors.Is(err, errShuttingDown):
@@ -181,14 +212,23 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, clientID string) 
 	if err != nil {
 		s.release(cl) // the upgrader has answered
 		s.quiet.Warn("websocket refused: bad upgrade", "clientID", clientID, "err", err)
+		var unanswered websocket.HandshakeError
+		if !errors.As(err, &unanswered) { // the connection was taken over before it broke
+			s.record(Event{Type: EventOpen, ClientID: clientID, Remote: p.Remote.String(), Outcome: OutcomeRefused, Reason: "bad_upgrade"})
+		}
 		return
 	}
-	newConn(s, cl, socket).run()
+	newConn(s, cl, p, socket).run()
 }
 
 // Send queues a message of a session for its client. It never blocks and may be called at any
 // time; after Close, or for a client that was dropped, it does nothing.
 func (s *Server) Send(clientID, sessionID string, msg Outbound) {
+	if msg.Kind > Close {
+		s.metrics.Discarded(metrics.BlockedOut)
+		s.quiet.Error("message of a kind that no session has was not sent", "clientID", clientID, "kind", msg.Kind)
+		return
+	}
 	data := msg.encode(sessionID)
 	s.mu.Lock()
 	defer s.unlock()
@@ -205,34 +245,6 @@ func (s *Server) Send(clientID, sessionID string, msg Outbound) {
 		r = cl.newRoute(sessionID, cl.live())
 	}
 	s.post(r, item{data: data, kind: msg.Kind, route: r})
-}
-
-// DropClient closes the connections of a client and forgets everything kept for it. When it
-// returns, no message of the client is handled any more: sessions ended after it stay ended. It
-// must not be called from within Calls.
-func (s *Server) DropClient(clientID string) {
-	for _, c := range s.drop(clientID) {
-		<-c.ended
-	}
-}
-
-// drop gives all connections of a client up and returns them.
-func (s *Server) drop(clientID string) []*conn {
-	s.mu.Lock()
-	defer s.unlock()
-	cl := s.clients[clientID]
-	if cl == nil {
-		return nil
-	}
-	delete(s.clients, clientID)
-	cl.dropped = true
-	for _, r := range cl.routes {
-		s.forget(r)
-	}
-	for _, c := range cl.conns {
-		s.fail(c, errDropped)
-	}
-	return slices.Clone(cl.conns)
 }
 
 // Close refuses new connections, gives the open ones until ctx is done to take what is queued

@@ -14,6 +14,7 @@ import (
 
 	"rtcd/service/api/wire"
 	"rtcd/service/api/ws"
+	"rtcd/service/policy"
 )
 
 func TestHelloComesAtOnce(t *testing.T) {
@@ -451,7 +452,7 @@ func TestDropClient(t *testing.T) { // A7
 
 func TestClientDroppedWhileItConnects(t *testing.T) {
 	registered := make(chan bool, 1)
-	r := start(t, ws.Config{Registered: func(string) bool { return <-registered }})
+	r := start(t, ws.Config{Current: func(p ws.Peer) (policy.Roles, bool) { return p.Roles, <-registered }})
 	registered <- true
 	r.dial(t, "c1")
 	registered <- false

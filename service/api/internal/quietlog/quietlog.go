@@ -3,6 +3,7 @@
 package quietlog
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -26,7 +27,12 @@ func New(log *slog.Logger) *Logger {
 
 // Warn writes a line at level warn unless there was one for the same reason within Interval.
 // The reason is a constant of the caller, never input: each gets an entry in a table.
-func (l *Logger) Warn(reason string, args ...any) {
+func (l *Logger) Warn(reason string, args ...any) { l.write(slog.LevelWarn, reason, args) }
+
+// Error is Warn at level error.
+func (l *Logger) Error(reason string, args ...any) { l.write(slog.LevelError, reason, args) }
+
+func (l *Logger) write(level slog.Level, reason string, args []any) {
 	now := time.Now()
 	l.mu.Lock()
 	due := !now.Before(l.next[reason])
@@ -35,6 +41,6 @@ func (l *Logger) Warn(reason string, args ...any) {
 	}
 	l.mu.Unlock()
 	if due {
-		l.log.Warn(reason, args...)
+		l.log.Log(context.Background(), level, reason, args...)
 	}
 }

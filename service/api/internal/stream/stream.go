@@ -47,7 +47,7 @@ type Conn struct {
 	written atomic.Int64
 
 	mu      sync.Mutex
-	aborted bool
+	aborted bool // deadlines do not move any more
 }
 
 // Written returns how many bytes the kernel took.
@@ -70,14 +70,17 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Abort makes all reads and writes fail from now on, also those that are waiting.
-func (c *Conn) Abort() {
+func (c *Conn) Abort() { c.AbortAt(time.Unix(1, 0)) }
+
+// AbortAt makes all reads and writes fail from t on, also those that are waiting then.
+func (c *Conn) AbortAt(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.aborted = true
-	_ = c.Conn.SetDeadline(time.Unix(1, 0))
+	_ = c.Conn.SetDeadline(t)
 }
 
-// SetDeadline implements net.Conn. It has no effect after Abort.
+// SetDeadline implements net.Conn. It has no effect after Abort and AbortAt.
 func (c *Conn) SetDeadline(t time.Time) error { return c.deadline(c.Conn.SetDeadline, t) }
 
 // SetReadDeadline implements net.Conn. It has no effect after Abort.
