@@ -76,12 +76,18 @@ type wireStream struct {
 // enter makes somebody join and connect. AV1 is what the join says of it.
 func (r *room) enter(name string, av1 bool, cfg rtctest.EndpointConfig) *guest {
 	r.t.Helper()
+	return r.enterAs(wire.Join{UserID: "user-" + name, SessionID: name, AV1Support: &av1}, rtc.Grant{}, cfg)
+}
+
+// enterAs is enter with a join and a grant.
+func (r *room) enterAs(j wire.Join, grant rtc.Grant, cfg rtctest.EndpointConfig) *guest {
+	r.t.Helper()
+	name := j.SessionID
+	j.CallID, j.DCSignaling = "call", &cfg.ChannelSignalling
 	g := &guest{room: r, name: name, received: make(map[wireStream]int)}
 	cfg.Net, _, g.link = r.net.ImpairedHost(r.t)
 	g.link.Down.Tap(g.tap)
-	g.Endpoint = r.backend.JoinWith(r.t, "g", wire.Join{
-		CallID: "call", UserID: "user-" + name, SessionID: name, AV1Support: &av1, DCSignaling: &cfg.ChannelSignalling,
-	}, cfg)
+	g.Endpoint = r.backend.JoinAs(r.t, "g", j, grant, cfg)
 	// The links are cut first of all: see conversation.part.
 	r.t.Cleanup(func() { g.link.Set(rtctest.Impairment{Loss: 1}) })
 	if err := g.Connect(r.ctx); err != nil {

@@ -54,6 +54,9 @@ type EndpointConfig struct {
 	RED bool
 	// AudioNACK makes the endpoint ask for audio again, and send it again.
 	AudioNACK bool
+	// Bend changes the server's answers before they are applied, for endpoints that do not keep to
+	// them.
+	Bend func(sdp string) string
 	// NumberPackets counts what is sent in the transport-wide extension, as browsers do, so that
 	// the server gives feedback.
 	NumberPackets bool
@@ -215,6 +218,9 @@ func (e *Endpoint) offer(ctx context.Context, locked bool) error {
 	}
 	select {
 	case sdp := <-e.answers:
+		if e.cfg.Bend != nil {
+			sdp = e.cfg.Bend(sdp)
+		}
 		err := e.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp})
 		if err == nil {
 			e.flushCandidates()
