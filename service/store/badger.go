@@ -95,7 +95,8 @@ func (s *Store) load() (imported bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return imported, s.joinAccounts(accounts)
+	s.joinAccounts(accounts)
+	return imported, nil
 }
 
 // each calls take for all records below a prefix. They are valid until it returns.
@@ -133,7 +134,7 @@ func (s *Store) loadEpoch(txn *badger.Txn) error {
 // joinAccounts gives clients what their accounts say. An account of a client that is no more is left by
 // a server from before there were any, which removed the client, and perhaps registered it anew: that
 // one then gets nothing of it but an epoch above.
-func (s *Store) joinAccounts(accounts map[string]account) error {
+func (s *Store) joinAccounts(accounts map[string]account) {
 	for id, a := range accounts {
 		client, ok := s.clients[id]
 		if !ok || !client.Created.Equal(a.created) {
@@ -144,13 +145,8 @@ func (s *Store) joinAccounts(accounts map[string]account) error {
 			}
 			continue
 		}
-		joined, err := a.join(client)
-		if err != nil {
-			return fmt.Errorf("account %q: %w: %w", id, ErrDamaged, err)
-		}
-		s.clients[id] = joined
+		s.clients[id] = a.join(client)
 	}
-	return nil
 }
 
 // importBatch is how many records go into one transaction; Badger caps its size.

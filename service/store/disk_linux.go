@@ -76,3 +76,11 @@ func flock(file *os.File) error {
 	}
 	return nil
 }
+
+// exchange lets two folders change places, at once.
+func exchange(a, b string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
+}

@@ -48,11 +48,16 @@ func (c Client) check() error {
 		return fmt.Errorf("%w: id is not UTF-8", ErrInvalid)
 	case len(c.Hash) == 0 || len(c.Hash) > maxHashBytes:
 		return fmt.Errorf("%w: hash of %d bytes", ErrInvalid, len(c.Hash))
-	case len(c.Roles) > maxRoles:
-		return fmt.Errorf("%w: %d roles, at most %d", ErrInvalid, len(c.Roles), maxRoles)
 	}
-	for i, role := range c.Roles {
-		if !validRole(role) || slices.Contains(c.Roles[:i], role) {
+	return checkRoles(c.Roles)
+}
+
+func checkRoles(roles []string) error {
+	if len(roles) > maxRoles {
+		return fmt.Errorf("%w: %d roles, at most %d", ErrInvalid, len(roles), maxRoles)
+	}
+	for i, role := range roles {
+		if !validRole(role) || slices.Contains(roles[:i], role) {
 			return fmt.Errorf("%w: role %q", ErrInvalid, role)
 		}
 	}
@@ -238,13 +243,13 @@ func decodeAccount(id string, b []byte) (account, error) {
 	if len(rest) != 0 {
 		return account{}, errRecordForm
 	}
-	return a, nil
+	return a, checkRoles(a.roles)
 }
 
 // join gives a client what its account says.
-func (a account) join(c Client) (Client, error) {
+func (a account) join(c Client) Client {
 	c.Roles, c.Epoch, c.Revoked = a.roles, a.epoch, a.revoked
-	return c, c.check()
+	return c
 }
 
 // encodeEpoch returns the stored form of the highest epoch of a removed client: version, checksum,

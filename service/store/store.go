@@ -337,8 +337,8 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	})
 }
 
-// Close waits for a write in progress, cuts off backups, flushes and releases the folder. It may be
-// called again.
+// Close waits for a write in progress, cuts off backups at their next write, flushes and releases the
+// folder. It may be called again.
 func (s *Store) Close() error {
 	<-s.writer
 	defer func() { s.writer <- struct{}{} }()
