@@ -23,8 +23,8 @@ const (
 	MaxAuthKey  = 72
 )
 
-// Config says which server to speak to, as whom. URL, ClientID and AuthKey are required; a zero
-// value elsewhere means the default named with the field.
+// Config says which server to speak to, as whom. URL and ClientID are required, and one of AuthKey
+// and Ticket; a zero value elsewhere means the default named with the field.
 type Config struct {
 	// URL of the server's API, http or https, such as "http://127.0.0.1:8045". A path in it is
 	// a prefix to all paths.
@@ -34,6 +34,16 @@ type Config struct {
 	// basic authentication; such a client logs in by itself and uses tokens.
 	ClientID string
 	AuthKey  string
+
+	// Ticket, if set, gets a one-time ticket for each attempt to open the WebSocket, which then
+	// carries neither key nor token; see Client.Ticket, which makes them. With it AuthKey may be
+	// empty. Then the Client makes no requests that need a key, and a Conn does not find out which
+	// of its sessions were lost while it was away.
+	Ticket func(ctx context.Context) (string, error)
+
+	// V2 asks the server for what is beyond the established protocol: a Conn may moderate, and
+	// delivers ErrorEvent and StatsEvent. Whether the server takes part is in Connected.
+	V2 bool
 
 	// AdminKey is the server's admin secret. If set, Register and Unregister use it; they need
 	// it where the server does not let clients register themselves.
@@ -95,7 +105,7 @@ func New(cfg Config) (*Client, error) {
 	if n := len(cfg.ClientID); n == 0 || n > MaxClientID {
 		return nil, fmt.Errorf("client id has %d bytes, want 1 to %d", n, MaxClientID)
 	}
-	if n := len(cfg.AuthKey); n < MinAuthKey || n > MaxAuthKey {
+	if n := len(cfg.AuthKey); (n < MinAuthKey || n > MaxAuthKey) && (n != 0 || cfg.Ticket == nil) {
 		return nil, fmt.Errorf("auth key has %d bytes, want %d to %d", n, MinAuthKey, MaxAuthKey)
 	}
 	if cfg.MinBackoff < 0 || cfg.MaxBackoff < 0 || cfg.GiveUpAfter < 0 ||
@@ -161,6 +171,9 @@ func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
 // authorization returns the value of the Authorization header, and the token if it is one.
 func (c *Client) authorization(ctx context.Context) (header, token string, err error) {
+	if c.cfg.AuthKey == "" {
+		return "", "", errNoKey
+	}
 	c.mu.Lock()
 	token = c.token
 	c.mu.Unlock()
@@ -187,6 +200,9 @@ func (c *Client) forget(token string) bool {
 	}
 	return true
 }
+
+// errNoKey is the error of whatever needs a key, without one.
+var errNoKey = errors.New("no auth key in the configuration")
 
 func basic(id, key string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+key))

@@ -218,7 +218,7 @@ func (c *Conn) serve(ws *websocket.Conn, resumed bool) error {
 		}
 		_ = ws.Close()
 	})
-	if c.emit(Connected{Resumed: resumed}) {
+	if c.emit(Connected{Resumed: resumed, V2: ws.Subprotocol() == wire.SubprotocolV2}) {
 		pumps.Go(func() {
 			if err := c.writePump(ctx, ws, known); err != nil {
 				cancel(err)
@@ -340,6 +340,15 @@ func (c *Conn) event(data []byte, lost *lostSet) Event {
 		case wire.SignalVoiceOff:
 			return Voice{Ref: ref}
 		}
+	case wire.TypeError:
+		if c.client.cfg.V2 {
+			return ErrorEvent{CallID: m.Error.CallID, SessionID: m.Error.SessionID, Reason: m.Error.Reason}
+		}
+	case wire.TypeStats:
+		if c.client.cfg.V2 {
+			s := m.Stats
+			return StatsEvent{CallID: s.CallID, Participants: s.Participants, Publishers: s.Publishers, Subscribers: s.Subscribers}
+		}
 	}
 	c.drop("type", m.Type, "signal", int(m.Signal.Type))
 	return nil
@@ -389,7 +398,7 @@ func (c *Client) open(ctx context.Context) (*websocket.Conn, error) {
 			return ws, err
 		}
 	}
-	if !c.cfg.AutoRegister {
+	if !c.cfg.AutoRegister || c.cfg.AuthKey == "" {
 		return nil, err
 	}
 	switch rerr := c.Register(ctx); {
@@ -403,9 +412,32 @@ func (c *Client) open(ctx context.Context) (*websocket.Conn, error) {
 	return ws, err
 }
 
+// ticketProtocol precedes a ticket in the list of subprotocols, where it is in no URL that is logged.
+const ticketProtocol = "rtcd.ticket."
+
+// credentials returns what an upgrade shows the server: a header, and subprotocols.
+func (c *Client) credentials(ctx context.Context) (header http.Header, protocols []string, token string, err error) {
+	if c.cfg.V2 {
+		protocols = append(protocols, wire.SubprotocolV2)
+	}
+	if c.cfg.Ticket == nil {
+		var auth string
+		auth, token, err = c.authorization(ctx)
+		return http.Header{"Authorization": {auth}}, protocols, token, err
+	}
+	ticket, err := c.cfg.Ticket(ctx)
+	switch {
+	case err != nil:
+		return nil, nil, "", fmt.Errorf("get ticket: %w", err)
+	case !ticketSafe(ticket):
+		return nil, nil, "", errors.New("get ticket: not usable")
+	}
+	return nil, append(protocols, ticketProtocol+ticket), "", nil
+}
+
 // dial opens a WebSocket with the client's credentials, and returns the token it used, if any.
 func (c *Client) dial(ctx context.Context) (ws *websocket.Conn, token string, err error) {
-	header, token, err := c.authorization(ctx)
+	header, protocols, token, err := c.credentials(ctx)
 	if err != nil {
 		return nil, "", err
 	}
@@ -419,6 +451,7 @@ func (c *Client) dial(ctx context.Context) (ws *websocket.Conn, token string, er
 		Proxy:            http.ProxyFromEnvironment,
 		TLSClientConfig:  c.cfg.TLS.Clone(),
 		HandshakeTimeout: handshakeTimeout,
+		Subprotocols:     protocols,
 		NetDialContext: func(dialCtx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(dialCtx, network, addr)
 			if err == nil {
@@ -427,7 +460,7 @@ func (c *Client) dial(ctx context.Context) (ws *websocket.Conn, token string, er
 			return conn, err
 		},
 	}
-	ws, resp, err := dialer.DialContext(ctx, u.String(), http.Header{"Authorization": {header}})
+	ws, resp, err := dialer.DialContext(ctx, u.String(), header)
 	if abort != nil && !abort() {
 		if err == nil {
 			_ = ws.Close()

@@ -17,6 +17,8 @@
 //     gives the connection up because its pings go unanswered. So read Events at all times.
 //   - After a reconnect the Conn asks the server which of its sessions are left. For one that is
 //     gone, as after a restart of the server, a Closed with Lost set is delivered.
+//   - With Config.V2 a Conn may moderate calls, and is told why something was refused and how many
+//     are in its calls. Without it nothing of that is on the wire.
 //   - A message of the server that makes no sense is dropped and counted (Conn.Stats), and costs
 //     nothing else.
 //

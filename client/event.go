@@ -6,7 +6,7 @@ import (
 )
 
 // An Event is something a Conn reports: one of Connected, Disconnected, Hello, Description,
-// Candidate, Voice and Closed.
+// Candidate, Voice, Closed, and with Config.V2 ErrorEvent and StatsEvent.
 type Event interface{ event() }
 
 // Connected says that the WebSocket is up. Everything until the next Disconnected came over it.
@@ -14,6 +14,8 @@ type Connected struct {
 	// Resumed is false for the first connection of a Conn. On a later one, sessions that went
 	// on have been claimed.
 	Resumed bool
+	// V2 says that the server took up Config.V2.
+	V2 bool
 }
 
 // Disconnected says that the WebSocket is gone; the Conn is about to connect again, unless it
@@ -60,6 +62,23 @@ type Closed struct {
 	Lost bool
 }
 
+// An ErrorEvent says that something was not done: a join, a moderation or another message. A refused
+// join is closed as well.
+type ErrorEvent struct {
+	CallID, SessionID string // as far as it was about one
+	Reason            string // such as "token_invalid", "not_found" or "forbidden"; see docs/protocol.md
+}
+
+// A StatsEvent says how many are in a call. It comes after a change, at most once a second.
+type StatsEvent struct {
+	CallID       string
+	Participants int // sessions
+	Publishers   int // of which publish something
+	Subscribers  int // of which only watch
+}
+
+func (ErrorEvent) event()   {}
+func (StatsEvent) event()   {}
 func (Connected) event()    {}
 func (Disconnected) event() {}
 func (Hello) event()        {}

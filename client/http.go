@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Names of requests in errors.
@@ -23,6 +24,7 @@ const (
 	opSessions   = "list sessions"
 	opSession    = "get session"
 	opConnect    = "connect"
+	opTicket     = "make ticket"
 )
 
 const (
@@ -108,6 +110,30 @@ func (c *Client) Login(ctx context.Context) (token string, err error) {
 	c.token = answer.BearerToken
 	c.mu.Unlock()
 	return answer.BearerToken, nil
+}
+
+// Ticket gets a ticket with which somebody else can open one WebSocket as this client, without its
+// key: once, from the same network address, within the time the server gives it, a minute by default.
+func (c *Client) Ticket(ctx context.Context) (ticket string, expires time.Time, err error) {
+	var answer struct {
+		Ticket    string    `json:"ticket"`
+		ExpiresAt time.Time `json:"expiresAt"`
+	}
+	err = c.doAuthorized(ctx, request{op: opTicket, method: http.MethodPost, path: "/ws/tickets", answer: &answer})
+	switch {
+	case err != nil:
+		return "", time.Time{}, err
+	case !ticketSafe(answer.Ticket):
+		return "", time.Time{}, errors.New("make ticket: no usable ticket in the server's answer")
+	}
+	return answer.Ticket, answer.ExpiresAt, nil
+}
+
+// ticketSafe reports whether a ticket can stand in a list of subprotocols (RFC 9110 section 5.6.2).
+func ticketSafe(s string) bool {
+	return s != "" && len(s) <= 256 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-.~", r))
+	})
 }
 
 func headerSafe(s string) bool {

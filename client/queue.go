@@ -10,9 +10,10 @@ import (
 type kind uint8
 
 const (
-	kindOther kind = iota
-	kindJoin       // makes the session live once it is written
-	kindLeave      // ends that at once
+	kindOther    kind = iota
+	kindJoin          // makes the session live once it is written
+	kindLeave         // ends that at once
+	kindModerate      // of no session
 )
 
 // A message is one WebSocket message on its way out.
@@ -61,7 +62,7 @@ func (o *outbox) add(m message) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case m.sessionID == "":
+	case m.sessionID == "" && m.kind != kindModerate:
 		return fmt.Errorf("%s: empty session id", m.op)
 	case wire.CheckID(m.sessionID) != nil:
 		return fmt.Errorf("%s: session id: %w", m.op, wire.ErrID)

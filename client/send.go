@@ -32,7 +32,23 @@ type Join struct {
 
 	AV1Support  bool // the end user can decode AV1
 	DCSignaling bool // the end user takes later offers over its data channel
+
+	// Token is the join token of the end user, where the server asks for one; it is in no log.
+	Token string
+	// Role restricts what the session may do; empty: as its token says, or not at all.
+	Role CallRole
 }
+
+// A CallRole is what a session may do in its call.
+type CallRole = wire.CallRole
+
+// The roles.
+const (
+	RolePublisher     = wire.RolePublisher     // publishes and subscribes, as without a role
+	RoleSubscriber    = wire.RoleSubscriber    // publishes nothing
+	RolePublisherOnly = wire.RolePublisherOnly // subscribes to nothing
+	RoleModerator     = wire.RoleModerator     // publishes, subscribes, and may moderate
+)
 
 // Join starts a session. From now on it is live: after a loss of the connection it is claimed
 // again, until Leave or its Closed. There is no answer; the end user makes the first offer.
@@ -45,13 +61,58 @@ func (c *Conn) Join(j Join) error {
 			return fmt.Errorf("join: %w", err)
 		}
 	}
+	if !j.Role.Valid() {
+		return errors.New("join: no such role")
+	}
+	if len(j.Token) > maxToken {
+		return errors.New("join: token is too long")
+	}
 	return c.enqueue(message{
 		op: "join", kind: kindJoin, callID: j.CallID, sessionID: j.SessionID,
 		data: wire.AppendJoin(nil, wire.Join{
 			CallID: j.CallID, UserID: j.UserID, SessionID: j.SessionID,
 			ChannelID: &j.ChannelID, AV1Support: &j.AV1Support, DCSignaling: &j.DCSignaling,
+			Token: j.Token, Role: j.Role,
 		}),
 	})
+}
+
+// maxToken is what the server reads of a token, in bytes.
+const maxToken = 1 << 10
+
+// A Moderation says what is to be done in a call. See docs/protocol.md for what each action needs.
+type Moderation = wire.Moderate
+
+// What Moderate can do.
+const (
+	ActionDisconnect = wire.ActionDisconnect // ends SessionID, which may not join again
+	ActionUnpublish  = wire.ActionUnpublish  // ends StreamID, with UntilCallEnd for good
+	ActionMute       = wire.ActionMute       // drops the voice of SessionID
+	ActionMuteAll    = wire.ActionMuteAll    // drops all voices but those of Except
+	ActionMuteState  = wire.ActionMuteState  // while Active, voices stay muted, those of newcomers too
+
+	UntilCallEnd = wire.UntilCallEnd
+)
+
+// Moderate has the server do something in a call, whatever its end users do. It needs Config.V2 and
+// a server that takes part in it. There is no answer but the effect; what was not done is told by an
+// ErrorEvent.
+func (c *Conn) Moderate(m Moderation) error {
+	if !c.client.cfg.V2 {
+		return errors.New("moderate: needs Config.V2")
+	}
+	if err := m.Check(); err != nil {
+		return fmt.Errorf("moderate: %w", err)
+	}
+	for _, id := range append([]string{m.CallID, m.SessionID, m.StreamID}, m.Except...) {
+		if err := wire.CheckID(id); err != nil {
+			return fmt.Errorf("moderate: %w", err)
+		}
+	}
+	if len(m.Except) > wire.MaxExcept {
+		return fmt.Errorf("moderate: %d exceptions, at most %d", len(m.Except), wire.MaxExcept)
+	}
+	return c.enqueue(message{op: "moderate", kind: kindModerate, data: wire.AppendModerate(nil, m)})
 }
 
 // Leave ends a session. The server answers with its Closed.

@@ -19,6 +19,9 @@ const (
 	ActionMuteState  Action = "mute_state" // while Active, voices stay muted, those of newcomers too
 )
 
+// MaxExcept is how many sessions Moderate.Except may hold.
+const MaxExcept = maxEntries
+
 // UntilCallEnd is the only value of Moderate.Until but none.
 const UntilCallEnd = "call_end"
 
@@ -35,7 +38,7 @@ type Moderate struct {
 	CallID              string
 	Action              Action
 	SessionID, StreamID string
-	Except              []string // session ids, at most 64
+	Except              []string // session ids, at most MaxExcept
 	Active              bool
 	Until               string
 }
