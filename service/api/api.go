@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 
 	"rtcd/service/api/internal/quietlog"
 	"rtcd/service/metrics"
@@ -60,6 +61,7 @@ type handler struct {
 	scrape  http.Handler
 	about   []byte // answer of /version
 	profile http.Handler
+	warned  atomic.Bool // of credentials in the clear
 }
 
 // New returns the handler of the API.

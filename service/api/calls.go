@@ -10,10 +10,11 @@ import (
 // Bounds of what is asked for a call.
 const (
 	maxParticipants = 1_000_000 // of a call; the server has its own limit below
+	tokenTTL        = time.Hour // if none is asked for
 	maxTokenTTL     = 24 * time.Hour
 	maxTokenUses    = 1000
 	maxTokenData    = 1 << 10
-	maxExcept       = 100
+	maxExcept       = 64
 )
 
 // listSessions serves GET /calls/{callID}/sessions. A call that goes on is never reported as not
@@ -89,6 +90,7 @@ func (x *exchange) readCall() {
 func (x *exchange) createCall() {
 	var o CallOptions
 	if !x.decode(
+		idField("callID", &o.CallID),
 		enumField("mediaMode", &o.MediaMode, "routed", "relayed", "auto"),
 		boolField("e2ee", &o.E2EE),
 		intField("maxParticipants", &o.MaxParticipants, 0, maxParticipants),
@@ -97,6 +99,7 @@ func (x *exchange) createCall() {
 	) {
 		return
 	}
+	x.callID = o.CallID
 	id, err := x.h.Managed.Create(x.r.Context(), x.p.ClientID, o)
 	if err != nil {
 		x.fail(err)
@@ -117,14 +120,13 @@ func (x *exchange) endCall() {
 
 // mintToken serves POST /calls/{callID}/tokens.
 func (x *exchange) mintToken() {
-	var r TokenRequest
+	r := TokenRequest{TTL: tokenTTL, MaxUses: 1}
 	if !x.decode(
 		enumField("role", &r.Role, "", "subscriber", "publisher", "publisheronly", "moderator"),
-		idField("userID", &r.UserID),
+		idField("userID", &r.UserID).must(),
 		secondsField("ttl", &r.TTL, time.Second, maxTokenTTL),
 		textField("data", &r.Data, "text of at most 1024 bytes", func(s string) bool { return len(s) <= maxTokenData }),
 		intField("maxUses", &r.MaxUses, 1, maxTokenUses),
-		boolField("ejectOnExpiry", &r.EjectOnExpiry),
 	) {
 		return
 	}

@@ -38,8 +38,8 @@ type Principal struct {
 // unless it has a status of its own), Unavailable() bool (it cannot be done now: 503) or Status() int
 // (that status, 400 to 599) is a refusal, and Reason() string, if it has that too, its machine-readable
 // reason. Refuse makes such errors. Every other error is a fault: it is logged, and the peer is told
-// nothing but 500. The errors of Auth, and of Remover where /unregister calls it, are refusals in any
-// case: protocol.md fixes their status.
+// nothing but 500. The errors of Auth, of Tokens.Refresh, and of Remover where /unregister calls it, are
+// refusals in any case, with the status that the protocol fixes.
 
 // Auth is what the API needs of authentication.
 type Auth interface {
@@ -154,6 +154,7 @@ type Stream struct {
 
 // CallOptions are what a managed call is created with.
 type CallOptions struct {
+	CallID            string // empty: the server makes one
 	MediaMode         string // "routed" (also if empty), "relayed", "auto"
 	E2EE              bool
 	MaxParticipants   int    // 0: the server's limit
@@ -163,12 +164,11 @@ type CallOptions struct {
 
 // A TokenRequest is what a join token is to allow.
 type TokenRequest struct {
-	Role          string        // "" (everything), "subscriber", "publisher", "publisheronly", "moderator"
-	UserID        string        // empty: anybody
-	TTL           time.Duration // 0: the default
-	Data          string        // handed back to the client, opaque
-	MaxUses       int           // 0: 1
-	EjectOnExpiry bool
+	Role    string // "" (everything), "subscriber", "publisher", "publisheronly", "moderator"
+	UserID  string // who alone may use it
+	TTL     time.Duration
+	Data    string // handed back to the client, opaque
+	MaxUses int
 }
 
 // A Token opens one call.

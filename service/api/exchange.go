@@ -278,11 +278,10 @@ const ticketProtocol = "rtcd.ticket."
 
 var errTwoTickets = errors.New("authentication failed: more than one ticket")
 
-// credentials collects what the request says of its sender.
-func (x *exchange) credentials() (Credentials, error) {
-	c := Credentials{Authorization: x.r.Header.Get("Authorization"), Remote: x.from, Certificate: certificateOf(x.r)}
+// tickets returns the tickets of a request, where tickets are taken: there should be one.
+func (x *exchange) tickets() []string {
 	if !x.route.ticket {
-		return c, nil
+		return nil
 	}
 	tickets := x.r.URL.Query()["ticket"]
 	for _, value := range x.r.Header.Values("Sec-WebSocket-Protocol") {
@@ -292,15 +291,19 @@ func (x *exchange) credentials() (Credentials, error) {
 			}
 		}
 	}
-	switch len(tickets) {
-	case 0:
-	case 1:
-		c.Ticket = tickets[0]
-		if c.Ticket == "" {
-			return c, errUnauthorized
-		}
-	default:
+	return tickets
+}
+
+// credentials collects what the request says of its sender.
+func (x *exchange) credentials() (Credentials, error) {
+	c := Credentials{Authorization: x.r.Header.Get("Authorization"), Remote: x.from, Certificate: certificateOf(x.r)}
+	switch tickets := x.tickets(); {
+	case len(tickets) > 1:
 		return c, errTwoTickets
+	case len(tickets) == 1 && tickets[0] == "":
+		return c, errUnauthorized
+	case len(tickets) == 1:
+		c.Ticket = tickets[0]
 	}
 	return c, nil
 }

@@ -61,16 +61,19 @@ func (x *exchange) encrypted() bool {
 	return x.socket.IsLoopback()
 }
 
-// private refuses keys that came in the clear, if so configured, and warns otherwise.
+// private refuses credentials that came in the clear, if so configured, and warns otherwise.
 func (x *exchange) private() bool {
-	if !x.route.keyInBody && x.r.Header.Get("Authorization") == "" || x.encrypted() {
+	secret := x.route.keyInBody || x.r.Header.Get("Authorization") != "" || len(x.tickets()) > 0
+	if !secret || x.encrypted() {
 		return true
 	}
 	if x.h.cfg.RequireTLS {
 		x.refuse(problem{http.StatusForbidden, reasonTLSRequired, "credentials are taken over TLS only"})
 		return false
 	}
-	x.h.quiet.Warn("credentials came in the clear", "remoteAddr", clip(x.r.RemoteAddr, lineTextBytes))
+	if x.h.warned.CompareAndSwap(false, true) { // once: it will be like that all the time
+		x.h.log.Warn("credentials came in the clear; api.security.require_tls would refuse them", "remoteAddr", clip(x.r.RemoteAddr, lineTextBytes))
+	}
 	return true
 }
 

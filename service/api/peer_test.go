@@ -93,7 +93,7 @@ func TestRequireTLS(t *testing.T) {
 				secret     bool
 			}{
 				{"GET /calls", "", true}, {"GET /ws", "", true}, {"POST /login", `{"clientID":"c1","authKey":"` + key1 + `"}`, true},
-				{"POST /register", `{"clientID":"n","authKey":"` + key1 + `"}`, true}, {"GET /version", "", false},
+				{"POST /register", `{"clientID":"n","authKey":"` + key1 + `"}`, true}, {"GET /ws?ticket=rtcdwt_id_secret", "", true}, {"GET /version", "", false},
 			} {
 				method, path, _ := strings.Cut(a.path, " ")
 				r := request(method, path, a.body)
@@ -104,7 +104,7 @@ func TestRequireTLS(t *testing.T) {
 				if tt.tls {
 					r.TLS = &tls.ConnectionState{}
 				}
-				if method == "GET" && a.secret {
+				if method == "GET" && a.secret && !strings.Contains(path, "ticket") {
 					r.SetBasicAuth("c1", key1)
 				}
 				rec := w.send(w.public, r)

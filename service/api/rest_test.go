@@ -32,11 +32,12 @@ func TestREST(t *testing.T) {
 		{"GET", "/calls?after=zzz", "", 200, "{\"calls\":[]}\n", ""},
 		{"GET", "/calls/a", "", 200, `{"callID":"a","participants":2,"publishers":1,"subscribers":1,"streams":[{"id":"v","source":"voice","sessionID":"s1","subscribers":1,"muted":false}]}` + "\n", ""},
 		{"GET", "/calls/b%2F1", "", 200, `{"callID":"b/1","participants":1,"publishers":0,"subscribers":0,"streams":[]}` + "\n", ""},
-		{"POST", "/calls", "", 201, "{\"callID\":\"made\",\"code\":\"201\"}\n", "create c1 {MediaMode: E2EE:false MaxParticipants:0 ArchiveMode: EndOnCreatorLeave:false}"},
-		{"POST", "/calls", `{"mediaMode":"routed","e2ee":false,"maxParticipants":10,"archiveMode":"none","endOnCreatorLeave":true}`, 201, "{\"callID\":\"made\",\"code\":\"201\"}\n", "create c1 {MediaMode:routed E2EE:false MaxParticipants:10 ArchiveMode:none EndOnCreatorLeave:true}"},
+		{"POST", "/calls", "", 201, "{\"callID\":\"made\",\"code\":\"201\"}\n", "create c1 {CallID: MediaMode: E2EE:false MaxParticipants:0 ArchiveMode: EndOnCreatorLeave:false}"},
+		{"POST", "/calls", `{"mediaMode":"routed","e2ee":false,"maxParticipants":10,"archiveMode":"none","endOnCreatorLeave":true}`, 201, "{\"callID\":\"made\",\"code\":\"201\"}\n", "create c1 {CallID: MediaMode:routed E2EE:false MaxParticipants:10 ArchiveMode:none EndOnCreatorLeave:true}"},
+		{"POST", "/calls", `{"callID":"mine"}`, 201, "{\"callID\":\"made\",\"code\":\"201\"}\n", "create c1 {CallID:mine MediaMode: E2EE:false MaxParticipants:0 ArchiveMode: EndOnCreatorLeave:false}"},
 		{"DELETE", "/calls/a", "", 200, done, "end c1 a"},
-		{"POST", "/calls/a/tokens", "{}", 201, `{"callID":"a","code":"201","expiresAt":"2026-11-24T12:00:00.000Z","token":"` + canary + `","tokenID":"id"}` + "\n", "token c1 a {Role: UserID: TTL:0s Data: MaxUses:0 EjectOnExpiry:false}"},
-		{"POST", "/calls/a/tokens", `{"role":"moderator","userID":"u","ttl":60,"data":"x\ny","maxUses":2,"ejectOnExpiry":true}`, 201, `{"callID":"a","code":"201","expiresAt":"2026-11-24T12:00:00.000Z","token":"` + canary + `","tokenID":"id"}` + "\n", "token c1 a {Role:moderator UserID:u TTL:1m0s Data:x\ny MaxUses:2 EjectOnExpiry:true}"},
+		{"POST", "/calls/a/tokens", `{"userID":"u"}`, 201, `{"callID":"a","code":"201","expiresAt":"2026-11-24T12:00:00.000Z","token":"` + canary + `","tokenID":"id"}` + "\n", "token c1 a {Role: UserID:u TTL:1h0m0s Data: MaxUses:1}"},
+		{"POST", "/calls/a/tokens", `{"role":"moderator","userID":"u","ttl":60,"data":"x\ny","maxUses":2}`, 201, `{"callID":"a","code":"201","expiresAt":"2026-11-24T12:00:00.000Z","token":"` + canary + `","tokenID":"id"}` + "\n", "token c1 a {Role:moderator UserID:u TTL:1m0s Data:x\ny MaxUses:2}"},
 		{"DELETE", "/calls/a/sessions/s1", "", 200, done, "moderate c1 a {Action:disconnect SessionID:s1 StreamID: Except:[] Active:false Until:}"},
 		{"POST", "/calls/a/moderate", `{"action":"disconnect","sessionID":"s1"}`, 200, done, "moderate c1 a {Action:disconnect SessionID:s1 StreamID: Except:[] Active:false Until:}"},
 		{"POST", "/calls/a/moderate", `{"action":"unpublish","streamID":"v","until":"call_end"}`, 200, done, "moderate c1 a {Action:unpublish SessionID: StreamID:v Except:[] Active:false Until:call_end}"},
@@ -72,7 +73,7 @@ func TestREST(t *testing.T) {
 // refused by name, and nothing is done.
 func TestBadInput(t *testing.T) {
 	long := func(n int) string { return strings.Repeat("x", n) }
-	many := strings.TrimSuffix(strings.Repeat(`"x",`, 101), ",")
+	many := strings.TrimSuffix(strings.Repeat(`"x",`, 65), ",")
 	tests := []struct {
 		method, path, body string
 		status             int
@@ -105,6 +106,9 @@ func TestBadInput(t *testing.T) {
 		{"POST", "/calls", strings.Repeat("[", 4000), 400, "bad_json", ""},
 		{"POST", "/calls", `{"mediaMode":` + strings.Repeat("[", 4000), 400, "wrong_type", ""},
 		{"POST", "/calls", long(4097), 413, "body_too_large", ""},
+		{"POST", "/calls/a/tokens", ``, 400, "missing_field", `"userID"`},
+		{"POST", "/calls/a/tokens", `{"ejectOnExpiry":true}`, 400, "unknown_field", `"ejectOnExpiry"`},
+		{"POST", "/calls", `{"callID":""}`, 400, "out_of_range", `"callID"`},
 		{"POST", "/calls/a/tokens", `{"ttl":0}`, 400, "out_of_range", `"ttl"`},
 		{"POST", "/calls/a/tokens", `{"ttl":-1}`, 400, "out_of_range", `"ttl"`},
 		{"POST", "/calls/a/tokens", `{"ttl":86401}`, 400, "out_of_range", `"ttl"`},
@@ -170,7 +174,7 @@ func clipTo(s string, n int) string { return s[:min(n, len(s))] }
 // TestForeignLooksMissing shows OT-01 and TK-03: of another client's call one learns nothing but what one learns of none.
 func TestForeignLooksMissing(t *testing.T) {
 	asks := []struct{ method, path, body string }{
-		{"GET", "/calls/CALL", ""}, {"DELETE", "/calls/CALL", ""}, {"POST", "/calls/CALL/tokens", "{}"},
+		{"GET", "/calls/CALL", ""}, {"DELETE", "/calls/CALL", ""}, {"POST", "/calls/CALL/tokens", `{"userID":"u"}`},
 		{"GET", "/calls/CALL/sessions", ""}, {"GET", "/calls/CALL/sessions/s1", ""},
 		{"DELETE", "/calls/CALL/sessions/s1", ""}, {"POST", "/calls/CALL/moderate", `{"action":"mute","sessionID":"s1"}`},
 	}
@@ -204,7 +208,7 @@ func TestFaults(t *testing.T) {
 		method, path, body string
 		who                *creds
 	}{
-		{"POST", "/calls", "", c1}, {"DELETE", "/calls/a", "", c1}, {"POST", "/calls/a/tokens", "", c1}, {"DELETE", "/calls/a/sessions/s", "", c1},
+		{"POST", "/calls", "", c1}, {"DELETE", "/calls/a", "", c1}, {"POST", "/calls/a/tokens", `{"userID":"u"}`, c1}, {"DELETE", "/calls/a/sessions/s", "", c1},
 		{"PUT", "/clients/self/key", `{"authKey":"` + key2 + `"}`, c1}, {"POST", "/ws/tickets", "", c1},
 		{"GET", "/admin/clients", "", admin}, {"GET", "/admin/clients/c1", "", admin}, {"DELETE", "/admin/clients/c1", "", admin},
 		{"PUT", "/admin/clients/c1/roles", `{"roles":[]}`, admin}, {"POST", "/admin/clients/c1/revoke", "", admin},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ var examples = []example{
 	{"POST /calls", "POST /calls", "", "call.create", "C", 201, "maker c1"},
 	{"GET /calls/{callID}", "GET /calls/a", "", "call.read", "R", 200, "c1"},
 	{"DELETE /calls/{callID}", "DELETE /calls/a", "", "call.end", "D", 200, "c1"},
-	{"POST /calls/{callID}/tokens", "POST /calls/a/tokens", "", "token.mint", "C", 201, "c1"},
+	{"POST /calls/{callID}/tokens", "POST /calls/a/tokens", `{"userID":"u"}`, "token.mint", "C", 201, "c1"},
 	{"GET /calls/{callID}/sessions", "GET /calls/a/sessions", "", "session.list", "R", 200, "c1"},
 	{"GET /calls/{callID}/sessions/{sessionID}", "GET /calls/a/sessions/s1", "", "session.read", "R", 200, "c1"},
 	{"DELETE /calls/{callID}/sessions/{sessionID}", "DELETE /calls/a/sessions/s1", "", "session.disconnect", "E", 200, "c1"},
@@ -86,6 +87,20 @@ func TestEveryRouteHasAnExample(t *testing.T) {
 	}
 	if len(known) != len(builtin) {
 		t.Errorf("%d examples, %d routes", len(known), len(builtin))
+	}
+}
+
+// TestEveryRouteIsDocumented: what there is stands in the page for authors of backends.
+func TestEveryRouteIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range examples {
+		_, pattern, _ := strings.Cut(e.route, " ")
+		if !strings.Contains(string(page), "`"+pattern) && !strings.Contains(string(page), e.route) {
+			t.Errorf("docs/protocol.md lacks %s", e.route)
+		}
 	}
 }
 
