@@ -426,8 +426,8 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// Row RT-03, fault A5: an unknown id, a wrong key, a removed client and a client whose hash has a
-// lower cost take the same time.
+// Row RT-03, fault A5: an unknown id, a wrong key, a removed client, a revoked client and a client whose
+// hash has a lower cost take the same time.
 func TestRefusalsTakeTheSameTime(t *testing.T) {
 	const tries, attempts = 40, 5
 	m := newMemory()
@@ -436,11 +436,14 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 	mustRegister(t, old, "old hash")
 	s := newService(Config{BcryptCost: 6}, m, nil)
 	t.Cleanup(s.Close)
-	mustRegister(t, s, "known", "removed")
+	mustRegister(t, s, "known", "removed", "revoked")
 	if err := s.Unregister(t.Context(), "removed"); err != nil {
 		t.Fatal(err)
 	}
-	ids := []string{"unknown", "known", "removed", "old hash"}
+	if _, err := s.Revoke(t.Context(), "revoked"); err != nil {
+		t.Fatal(err)
+	}
+	ids := []string{"unknown", "known", "removed", "revoked", "old hash"}
 	addr := netip.MustParseAddr("10.0.0.0")
 	measure := func() (medians []time.Duration, spread float64) {
 		took := make([][]time.Duration, len(ids))
