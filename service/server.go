@@ -4,14 +4,16 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"rtcd/config"
+	"rtcd/service/access"
 	"rtcd/service/api"
 	"rtcd/service/api/ws"
+	"rtcd/service/audit"
 	"rtcd/service/auth"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
@@ -42,13 +44,20 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics.Metrics
 	store   *store.Store
+	audit   *audit.Recorder // nil without one
+	policy  *policy.Table
 	auth    *auth.Service
+	access  *access.Service
 	calls   *rtc.Server
 	ws      *ws.Server
 	load    *api.Load
 	public  *api.Server
 	admin   *api.Server // nil without one
+	later   later
+	durable bool // the store is one that can be backed up
 	closers []func() error
+
+	mediaUDP, mediaTCP []netip.AddrPort // that media listens on
 }
 
 // New builds a server and opens everything it listens on; Run serves. If it fails, nothing is
@@ -64,18 +73,10 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err e
 		}
 	}()
 	s.log.Info("starting", "buildVersion", opts.Build.Version, "buildHash", opts.Build.Hash, "mode", string(cfg.Mode))
-	if err := s.openStore(opts.MemoryStore); err != nil {
+	if err := s.open(ctx, opts); err != nil {
 		return nil, err
 	}
-	if err := s.openAuth(); err != nil {
-		return nil, err
-	}
-	if err := s.openMedia(ctx, opts.Media); err != nil {
-		return nil, err
-	}
-	if err := s.openAPI(ctx, opts); err != nil {
-		return nil, err
-	}
+	s.Listeners().Log(s.log)
 	return s, nil
 }
 
@@ -88,172 +89,6 @@ func (s *Server) close() error {
 		err = errors.Join(err, s.closers[i]())
 	}
 	s.closers = nil
-	return err
-}
-
-func (s *Server) openStore(memory bool) error {
-	if memory {
-		s.store = store.OpenMemory()
-	} else {
-		st, err := store.Open(store.Config{
-			Dir:          s.cfg.Store.DataSource,
-			MinFreeBytes: uint64(s.cfg.Store.MinFreeMiB) << 20,
-			MaxClients:   s.cfg.Store.MaxClients,
-		}, s.log)
-		if err != nil {
-			return fmt.Errorf("open store %s: %w", s.cfg.Store.DataSource, err)
-		}
-		s.store = st
-	}
-	s.onClose(s.store.Close)
-	s.log.Info("data store open", "path", s.cfg.Store.DataSource, "clients", s.store.Count())
-	return nil
-}
-
-func (s *Server) openAuth() error {
-	sec := s.cfg.API.Security
-	cfg := auth.Config{
-		TokenLifetime: sec.SessionCache.Expiration(),
-		BcryptCost:    sec.BcryptCost,
-		StrictIDs:     s.cfg.Mode == config.ModeProduction,
-	}
-	if sec.EnableAdmin {
-		cfg.AdminKey = sec.AdminSecretKey.Reveal()
-	}
-	a, err := auth.New(cfg, keyStore{s.store, s.log}, s.log)
-	if err != nil {
-		return fmt.Errorf("set up authentication: %w", err)
-	}
-	s.auth = a
-	s.onClose(func() error { a.Close(); return nil })
-	return nil
-}
-
-func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error {
-	cfg, err := mediaConfig(s.cfg.RTC)
-	if err != nil {
-		return err
-	}
-	for _, i := range s.cfg.RTC.ICEServers {
-		if i.IsTURN() {
-			s.log.Warn("rtc.ice_servers: TURN entries are not used, the server makes no relay candidates", "urls", i.URLs)
-		}
-	}
-	cfg.Metrics, cfg.Log = s.metrics, s.log
-	cfg.Emit = func(e rtc.Event) { s.ws.Send(e.GroupID, e.SessionID, outbound(e)) }
-	if change != nil {
-		change(&cfg)
-	}
-	if s.calls, err = rtc.NewServer(ctx, cfg); err != nil {
-		return err
-	}
-	lim := s.cfg.API.Limits
-	s.ws = ws.New(ws.Config{
-		MaxMessageBytes:  int64(lim.WSMessageBytes),
-		MaxConnections:   lim.WSConnectionsPerClient,
-		InboundPerSecond: float64(lim.WSMessagesPerSecond),
-		Current: func(p ws.Peer) (policy.Roles, bool) {
-			_, err := s.store.Get(p.ClientID)
-			return p.Roles, err == nil
-		},
-	}, wsCalls{s.calls}, s.metrics, s.log)
-	// Calls end before the WebSockets close, so that backends hear of it.
-	s.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-		defer cancel()
-		return s.cutOff("websockets", s.ws.Close(ctx))
-	})
-	s.onClose(s.calls.Close)
-	for _, a := range cfg.UDPAddrs {
-		s.log.Info("media listening", "network", "udp", "address", a.String())
-	}
-	for _, a := range cfg.TCPAddrs {
-		s.log.Info("media listening", "network", "tcp", "address", a.String())
-	}
-	return nil
-}
-
-func (s *Server) openAPI(ctx context.Context, opts Options) error {
-	s.load = api.StartLoad()
-	s.onClose(func() error { s.load.Stop(); return nil })
-	sec := s.cfg.API.Security
-	table, err := policy.Compile(policy.Config{}, api.Exposure{SelfRegistration: sec.AllowSelfRegistration}.Builtin())
-	if err != nil {
-		return err
-	}
-	access := authenticator{s.auth, table, s.metrics}
-	handler := api.New(api.Config{
-		AllowSelfRegistration: sec.AllowSelfRegistration,
-		EnableAdmin:           sec.EnableAdmin,
-		Production:            s.cfg.Mode == config.ModeProduction,
-		Build:                 opts.Build,
-	}, api.Deps{
-		Auth:       access,
-		Remover:    remover{access, s.ws, s.calls},
-		Calls:      sessions{s.calls},
-		WebSockets: sockets{s.ws},
-		Load:       s.load,
-		Policy:     table,
-		Metrics:    s.metrics,
-		Log:        s.log,
-	})
-	perIP := s.cfg.API.Limits.ConnectionsPerIP
-	if perIP == 0 {
-		perIP = -1 // off
-	}
-	cfg := api.ServerConfig{
-		Address:                  s.cfg.API.HTTP.ListenAddress,
-		MaxConnections:           s.cfg.API.Limits.Connections,
-		MaxConnectionsPerAddress: perIP,
-	}
-	if tls := s.cfg.API.HTTP.TLS; tls.Enable {
-		cfg.CertFile, cfg.KeyFile = tls.CertFile, tls.CertKey
-	}
-	if s.public, err = api.Listen(ctx, cfg, handler, s.metrics, s.log); err != nil {
-		return err
-	}
-	s.onClose(s.shutdown(s.public))
-	s.log.Info("api listening", "address", s.public.Addr().String(), "tls", cfg.CertFile != "")
-	return s.openAdmin(ctx, opts.AdminOptional)
-}
-
-// openAdmin opens the listener for profiling and metrics.
-func (s *Server) openAdmin(ctx context.Context, optional bool) error {
-	addr := s.cfg.API.Admin.ListenAddress
-	if addr == "" {
-		return nil
-	}
-	host, _, _ := net.SplitHostPort(addr)
-	handler := api.NewAdmin(api.AdminConfig{Hosts: []string{host}}, api.Deps{Metrics: s.metrics, Log: s.log})
-	admin, err := api.Listen(ctx, api.ServerConfig{Address: addr}, handler, s.metrics, s.log)
-	if err != nil {
-		if optional {
-			s.log.Warn("no admin listener: its default address is taken", "address", addr, "err", err)
-			return nil
-		}
-		return fmt.Errorf("api.admin.listen_address %s: %w", addr, err)
-	}
-	s.admin = admin
-	s.onClose(s.shutdown(admin))
-	s.log.Info("admin listening", "address", admin.Addr().String())
-	return nil
-}
-
-func (s *Server) shutdown(srv *api.Server) func() error {
-	return func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-		defer cancel()
-		return s.cutOff(srv.Addr().String(), srv.Shutdown(ctx))
-	}
-}
-
-// cutOff takes a stop that ran out of time for what it is: some peer did not take or finish what it
-// had begun, and was cut off. That is no fault of this server.
-func (s *Server) cutOff(what string, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		s.log.Warn("peers that were too slow to stop were cut off", "listener", what, "after", stopTime)
-		return nil
-	}
 	return err
 }
 
