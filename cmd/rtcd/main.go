@@ -29,56 +29,124 @@ func main() {
 }
 
 const usage = `usage:
-  rtcd [-config PATH]                serve
-  rtcd [-config PATH] config check   check the configuration and say all that is wrong
-  rtcd -version                      print the version
+  rtcd [-config PATH]                        serve
+  rtcd [-config PATH] config check [-ports]  check the configuration and say all that is wrong
+  rtcd [-config PATH] client COMMAND ...     add, list, roles, rotate, revoke, rm: backends
+  rtcd [-config PATH] store COMMAND ...      backup, restore, verify: the data store
+  rtcd [-config PATH] audit COMMAND ...      verify, tail: the record of who did what
+  rtcd [-config PATH] dev-certs DIR          make certificates for development
+  rtcd -version                              print the version
+Commands print their usage with -h.
 `
 
-// run is main with everything it touches handed in. It returns the exit status: 0, 1 for a fault,
-// 2 for a wrong command line.
+// Exit statuses.
+const (
+	statusOK    = 0
+	statusFault = 1 // what was asked for was not done, or a check found something
+	statusUsage = 2 // the command line is wrong
+)
+
+// A cli is one run of the program with everything it touches handed in.
+type cli struct {
+	path           string // of the configuration
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// commands are what a command line may begin with. Each returns the exit status.
+var commands = map[string]func(c *cli, args []string) int{
+	"config":    (*cli).config,
+	"client":    (*cli).client,
+	"store":     (*cli).store,
+	"audit":     (*cli).audit,
+	"dev-certs": (*cli).devCerts,
+}
+
+// run is main with everything but standard input handed in. It returns the exit status.
 func run(args, environ []string, stdout, stderr io.Writer) int {
+	c := &cli{environ: environ, stdin: os.Stdin, stdout: stdout, stderr: stderr}
+	return c.run(args)
+}
+
+func (c *cli) run(args []string) int {
 	flags := flag.NewFlagSet("rtcd", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	path := flags.String("config", "config/config.toml", "path of the configuration `file`")
+	flags.SetOutput(c.stderr)
+	flags.StringVar(&c.path, "config", config.DefaultPath, "path of the configuration `file`")
 	show := flags.Bool("version", false, "print the version and exit")
 	flags.Usage = func() {
-		_, _ = fmt.Fprint(stderr, usage)
+		_, _ = fmt.Fprint(c.stderr, usage)
 		flags.PrintDefaults()
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		return 0
+		return statusOK
 	case err != nil:
-		return 2
+		return statusUsage
 	}
 	if *show {
-		_, _ = fmt.Fprintln(stdout, version)
-		return 0
+		_, _ = fmt.Fprintln(c.stdout, version)
+		return statusOK
 	}
-	rest := flags.Args()
-	check := len(rest) == 2 && rest[0] == "config" && rest[1] == "check"
-	if len(rest) > 0 && !check {
-		_, _ = fmt.Fprintf(stderr, "rtcd: unknown command %q\n%s", rest, usage)
-		return 2
-	}
-	cfg, report, err := config.Load(*path, environ)
-	if check {
-		_, _ = fmt.Fprint(stdout, report)
-		if !report.OK() {
-			return 1
+	if rest := flags.Args(); len(rest) > 0 {
+		command, ok := commands[rest[0]]
+		if !ok {
+			return c.misuse(usage, "unknown command %q", rest)
 		}
-		_, _ = fmt.Fprintln(stdout, "configuration is fine")
-		return 0
+		return command(c, rest[1:])
 	}
-	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "rtcd: %v\n", err)
-		return 1
+	cfg, report, err := config.Load(c.path, c.environ)
+	if err == nil {
+		err = serve(cfg, report, c.stdout)
 	}
-	if err := serve(cfg, report, stdout); err != nil {
-		_, _ = fmt.Fprintf(stderr, "rtcd: %v\n", err)
-		return 1
+	return c.end(err)
+}
+
+// end reports an error, if there is one, and returns the exit status.
+func (c *cli) end(err error) int {
+	if err == nil {
+		return statusOK
 	}
-	return 0
+	_, _ = fmt.Fprintf(c.stderr, "rtcd: %v\n", err)
+	return statusFault
+}
+
+// misuse says what is wrong with the command line and how it should be.
+func (c *cli) misuse(usage, format string, args ...any) int {
+	_, _ = fmt.Fprintf(c.stderr, "rtcd: "+format+"\n%s", append(args, usage)...)
+	return statusUsage
+}
+
+// parse reads the flags of a command, which may stand before, between and after its arguments. If
+// there is nothing more to do, it returns false and the exit status.
+func (c *cli) parse(flags *flag.FlagSet, usage string, args []string) (rest []string, status int, ok bool) {
+	flags.SetOutput(c.stderr)
+	flags.StringVar(&c.path, "config", c.path, "path of the configuration `file`")
+	flags.Usage = func() {
+		_, _ = fmt.Fprint(c.stderr, usage)
+		flags.PrintDefaults()
+	}
+	for {
+		switch err := flags.Parse(args); {
+		case errors.Is(err, flag.ErrHelp):
+			return nil, statusOK, false
+		case err != nil:
+			return nil, statusUsage, false
+		}
+		if flags.NArg() == 0 {
+			return rest, 0, true
+		}
+		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
+		if given := len(args) > 0 && args[0] == "--"; given {
+			return append(rest, args[1:]...), 0, true
+		}
+	}
+}
+
+// load reads the configuration for a command that works with it.
+func (c *cli) load() (config.Config, error) {
+	cfg, _, err := config.Load(c.path, c.environ)
+	return cfg, err
 }
 
 // serve runs the server until a signal has ended it.
@@ -96,7 +164,7 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 	if report.FileMissing {
 		log.Info("no configuration file, using defaults and environment", "path", report.Path)
 	}
-	for _, w := range report.Warnings {
+	for _, w := range append(report.Notes, report.Warnings...) {
 		log.Warn("configuration: " + w)
 	}
 

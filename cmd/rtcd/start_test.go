@@ -261,7 +261,8 @@ func TestFormerStore(t *testing.T) {
 	}
 }
 
-// A8: what stands where, in both profiles.
+// TestListeners shows A8 and CR-04: what stands where, in both profiles. Nothing of the operator's is on
+// the public port but, for today's dashboards, the metrics in drop-in mode.
 func TestListeners(t *testing.T) {
 	for mode, metricsStatus := range map[string]int{"drop-in": 200, "production": 404} {
 		t.Run(mode, func(t *testing.T) {
@@ -271,6 +272,8 @@ func TestListeners(t *testing.T) {
 				c.url() + "/metrics":              metricsStatus,
 				c.url() + "/debug/pprof/heap":     404,
 				c.url() + "/debug/pprof/":         404,
+				c.url() + "/admin/clients":        404,
+				c.url() + "/admin/audit":          404,
 				c.url() + "/ws":                   401,
 				c.url() + "/calls/x/sessions":     401,
 				c.url() + "/none":                 404,
