@@ -20,6 +20,7 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/logging"
 	"github.com/pion/transport/v4"
 	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
@@ -66,10 +67,14 @@ type Config struct {
 
 // Engine makes peers. Its methods are safe for concurrent use.
 type Engine struct {
-	cfg   Config
-	media media
-	udp   ice.UDPMux
-	tcp   ice.TCPMux
+	cfg      Config
+	media    media
+	codecs   *webrtc.MediaEngine  // what pion is told of them; each peer connection copies it
+	local    func(ip net.IP) bool // whether an address is one of cfg.Local
+	networks []webrtc.NetworkType // of candidates
+	logger   logging.LoggerFactory
+	udp      ice.UDPMux
+	tcp      ice.TCPMux
 }
 
 // New returns an engine over the open sockets of cfg.Mux.
@@ -91,8 +96,19 @@ func New(cfg Config) (*Engine, error) {
 			return nil, fmt.Errorf("list network interfaces: %w", err)
 		}
 	}
-	e := &Engine{cfg: cfg, media: media}
-	logger := loggerFactory{cfg.Log}.NewLogger("ice")
+	codecs, err := newMediaEngine()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, media: media, codecs: codecs, logger: loggerFactory{cfg.Log}}
+	local := make(map[netip.Addr]bool, len(cfg.Local))
+	for _, a := range cfg.Local {
+		local[a.Unmap()] = true
+	}
+	e.local = func(ip net.IP) bool {
+		a, ok := netip.AddrFromSlice(ip)
+		return ok && local[a.Unmap()]
+	}
 	var muxes []ice.UDPMux
 	for _, conn := range cfg.Mux.UDPConns() {
 		mux, err := newUDPMux(conn)
@@ -106,7 +122,17 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.udp = ice.NewMultiUDPMuxDefault(muxes...)
 	if listener := cfg.Mux.TCPListener(); listener != nil {
-		e.tcp = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: listener, Logger: logger})
+		e.tcp = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: listener, Logger: e.logger.NewLogger("ice")})
+	}
+	e.networks = []webrtc.NetworkType{webrtc.NetworkTypeUDP4}
+	if cfg.IPv6 {
+		e.networks = append(e.networks, webrtc.NetworkTypeUDP6)
+	}
+	if e.tcp != nil {
+		e.networks = append(e.networks, webrtc.NetworkTypeTCP4)
+		if cfg.IPv6 {
+			e.networks = append(e.networks, webrtc.NetworkTypeTCP6)
+		}
 	}
 	return e, nil
 }
@@ -140,17 +166,13 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 	if err != nil {
 		return nil, err
 	}
-	media, err := newMediaEngine()
-	if err != nil {
-		return nil, err
-	}
 	tap := new(keyTap)
 	settings, err := e.settings(tap)
 	if err != nil {
 		return nil, err
 	}
 	api := webrtc.NewAPI(
-		webrtc.WithMediaEngine(media),
+		webrtc.WithMediaEngine(e.codecs),
 		webrtc.WithSettingEngine(settings),
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
 	)
@@ -177,33 +199,18 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 
 // settings are those of one peer.
 func (e *Engine) settings(tap *keyTap) (webrtc.SettingEngine, error) {
-	s := webrtc.SettingEngine{LoggerFactory: loggerFactory{e.cfg.Log}}
+	s := webrtc.SettingEngine{LoggerFactory: e.logger}
 	s.SetLite(e.cfg.Lite)
 	s.SetICEUDPMux(e.udp)
-	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4}
-	if e.cfg.IPv6 {
-		networks = append(networks, webrtc.NetworkTypeUDP6)
-	}
 	if e.tcp != nil {
 		s.SetICETCPMux(e.tcp)
-		networks = append(networks, webrtc.NetworkTypeTCP4)
-		if e.cfg.IPv6 {
-			networks = append(networks, webrtc.NetworkTypeTCP6)
-		}
 	}
-	s.SetNetworkTypes(networks)
+	s.SetNetworkTypes(e.networks)
 	s.DisableActiveTCP(true)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetICETimeouts(disconnectedAfter, failedAfter, keepAlive)
-	local := make(map[netip.Addr]bool, len(e.cfg.Local))
-	for _, a := range e.cfg.Local {
-		local[a.Unmap()] = true
-	}
-	s.SetIPFilter(func(ip net.IP) bool {
-		a, ok := netip.AddrFromSlice(ip)
-		return ok && local[a.Unmap()]
-	})
+	s.SetIPFilter(e.local)
 	if allowed := e.cfg.RemoteAllowed; allowed != nil {
 		s.SetRemoteIPFilter(func(ip net.IP) bool {
 			a, ok := netip.AddrFromSlice(ip)

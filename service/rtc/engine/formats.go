@@ -25,7 +25,8 @@ type format struct {
 
 // formats returns the payload types of a section in the order of its m= line.
 func formats(m *sdp.MediaDescription) []format {
-	var all [128]format
+	var all []format
+	var at [128]uint8 // where each payload type is in all, and 1; 0: nowhere
 	var mapped [128]bool
 	var wildcard feedback
 	for _, a := range m.Attributes {
@@ -42,7 +43,11 @@ func formats(m *sdp.MediaDescription) []format {
 		if err != nil {
 			continue
 		}
-		f := &all[n]
+		if at[n] == 0 {
+			all = append(all, format{})
+			at[n] = uint8(len(all))
+		}
+		f := &all[at[n]-1]
 		switch {
 		case a.Key == "rtcp-fb":
 			f.feedback |= feedbackOf(value)
@@ -63,8 +68,9 @@ func formats(m *sdp.MediaDescription) []format {
 			continue
 		}
 		mapped[n] = false // once
-		all[n].feedback |= wildcard
-		out = append(out, all[n])
+		f := all[at[n]-1]
+		f.feedback |= wildcard
+		out = append(out, f)
 	}
 	return out
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/dtls/v3"
@@ -55,6 +57,8 @@ type Peer struct {
 
 	sendsOnly bool // the endpoint is to send nothing
 
+	selected atomic.Pointer[webrtc.ICECandidatePair] // as told last; nil: never yet
+
 	candidates int // of the endpoint that a description may bring
 
 	media    media
@@ -77,12 +81,15 @@ func (p *Peer) Keys() (forward.Keys, error) { return p.tap.keys() }
 
 // Path returns the path of the selected candidate pair.
 func (p *Peer) Path() (netio.Path, error) {
-	pair, err := p.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-	if err != nil {
-		return netio.Path{}, fmt.Errorf("selected candidate pair: %w", err)
-	}
-	if pair == nil {
-		return netio.Path{}, errors.New("no selected candidate pair")
+	pair := p.selected.Load()
+	if pair == nil { // pion makes its answer by way of text, so it is not asked each time
+		var err error
+		if pair, err = p.SCTP().Transport().ICETransport().GetSelectedCandidatePair(); err != nil {
+			return netio.Path{}, fmt.Errorf("selected candidate pair: %w", err)
+		}
+		if pair == nil {
+			return netio.Path{}, errors.New("no selected candidate pair")
+		}
 	}
 	local, err := addrPort(pair.Local)
 	if err != nil {
@@ -103,10 +110,13 @@ func addrPort(c *webrtc.ICECandidate) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), c.Port), nil
 }
 
-// OnPairChange calls f whenever ICE selects a pair.
+// OnPairChange calls f whenever ICE selects a pair, which Path then tells.
 func (p *Peer) OnPairChange(f func()) {
 	p.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(
-		func(*webrtc.ICECandidatePair) { f() })
+		func(pair *webrtc.ICECandidatePair) {
+			p.selected.Store(pair)
+			f()
+		})
 }
 
 // FreeTCP gives up the candidates of TCP, which cost what those of UDP cost, and ends the connections
@@ -192,6 +202,21 @@ func (p *Peer) answer(text string, theirs *sdp.SessionDescription) (*sdp.Session
 		p.direct(ours)
 	}
 	return ours, err
+}
+
+// addCandidates adds the candidates in a description of pion's to ours: it puts them into the first
+// section alone.
+func addCandidates(ours *sdp.SessionDescription, text string) {
+	if len(ours.MediaDescriptions) == 0 {
+		return
+	}
+	first := ours.MediaDescriptions[0]
+	for line := range strings.SplitSeq(text, "\r\n") {
+		line, ok := strings.CutPrefix(line, "a=")
+		if key, value, _ := strings.Cut(line, ":"); ok && (key == "candidate" || key == sdp.AttrKeyEndOfCandidates) {
+			first.Attributes = append(first.Attributes, sdp.Attribute{Key: key, Value: value})
+		}
+	}
 }
 
 // parse returns a description of the endpoint, within bounds.
