@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -125,21 +127,28 @@ func (a authenticator) Login(ctx context.Context, id, key string, from api.Crede
 	return token, a.refusal(err)
 }
 
-// remover removes a client from everything that knows it.
-type remover struct {
-	authenticator
-	ws    *ws.Server
-	calls *rtc.Server
+// Refresh exchanges a live token for a new one.
+func (a authenticator) Refresh(ctx context.Context, token string) (string, time.Time, error) {
+	token, expires, err := a.Service.Refresh(ctx, token)
+	return token, expires, a.refusal(err)
 }
 
-func (r remover) Remove(ctx context.Context, id string) error {
-	if err := r.Unregister(ctx, id); err != nil {
-		return r.refusal(err)
+// Ticket makes a ticket for the client that asks, to be used from where it asks.
+func (a authenticator) Ticket(ctx context.Context, p api.Principal, from api.Credentials) (string, time.Time, error) {
+	bind := auth.Binding{Addr: from.Remote}
+	if from.Certificate != nil {
+		bind.CertSHA256 = sha256.Sum256(from.Certificate.Raw)
 	}
-	r.ws.DropClient(id)
-	r.calls.EndGroup(id)
-	r.metrics.Forget(id)
-	return nil
+	ticket, expires, err := a.NewTicket(ctx, auth.Principal{ClientID: p.ClientID, Epoch: p.Epoch}, bind)
+	return ticket, expires, a.refusal(err)
+}
+
+// backup shows the store to the API.
+type backup struct{ *store.Store }
+
+func (b backup) Backup(ctx context.Context, w io.Writer) error {
+	_, err := b.Store.Backup(ctx, w)
+	return err
 }
 
 // sockets shows the WebSocket server to the API.
@@ -175,21 +184,6 @@ func (a authenticator) refusal(err error) error {
 		return unavailable{err}
 	}
 	return err
-}
-
-// sessions shows the calls to the API.
-type sessions struct{ *rtc.Server }
-
-func (s sessions) Sessions(group, call string) ([]api.Session, bool) {
-	list, ok := s.Server.Sessions(group, call)
-	out := make([]api.Session, 0, len(list))
-	for _, i := range list {
-		out = append(out, api.Session{
-			GroupID: i.GroupID, CallID: i.CallID, UserID: i.UserID, SessionID: i.SessionID,
-			Props: api.Props{AV1Support: i.AV1Support, ChannelID: i.ChannelID, DCSignaling: i.DCSignaling},
-		})
-	}
-	return out, ok
 }
 
 // outbound is a session's event as its backend is told it.

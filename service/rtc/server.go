@@ -341,6 +341,13 @@ func (s *Server) Drain() <-chan struct{} {
 	return s.idle
 }
 
+// Draining reports whether new calls are refused.
+func (s *Server) Draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining || s.stopped
+}
+
 // Count returns the number of live sessions.
 func (s *Server) Count() int {
 	s.mu.Lock()

@@ -1,0 +1,323 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"rtcd/config"
+	"rtcd/service/access"
+	"rtcd/service/api"
+	"rtcd/service/api/wire"
+	"rtcd/service/api/ws"
+	"rtcd/service/auth"
+	"rtcd/service/policy"
+	"rtcd/service/rtc"
+	"rtcd/service/store"
+)
+
+// open builds the parts from the configuration, those that others stand on first.
+func (s *Server) open(ctx context.Context, opts Options) error {
+	for _, step := range []func() error{
+		func() error { return s.openStore(opts.MemoryStore) },
+		s.openAudit,
+		s.openPolicy,
+		s.openAuth,
+		s.openAccess,
+		func() error { return s.openMedia(ctx, opts.Media) },
+		func() error { return s.openAPI(ctx, opts) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) openStore(memory bool) error {
+	if memory {
+		s.store = store.OpenMemory()
+	} else {
+		st, err := store.Open(store.Config{
+			Dir:          s.cfg.Store.DataSource,
+			MinFreeBytes: uint64(s.cfg.Store.MinFreeMiB) << 20,
+			MaxClients:   s.cfg.Store.MaxClients,
+		}, s.log)
+		if err != nil {
+			return fmt.Errorf("open store %s: %w", s.cfg.Store.DataSource, err)
+		}
+		s.store, s.durable = st, true
+	}
+	s.onClose(s.store.Close)
+	s.log.Info("data store open", "path", s.cfg.Store.DataSource, "clients", s.store.Count())
+	return nil
+}
+
+// openPolicy compiles who may do what, against the routes and messages there are.
+func (s *Server) openPolicy() error {
+	p := s.cfg.Policy
+	table, err := policy.Compile(policy.Config{
+		Roles: p.Roles, DefaultRole: p.DefaultRole, ClientIncludes: p.ClientIncludes, In: rules(p.In), Out: rules(p.Out),
+	}, s.exposure().Builtin())
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	s.policy = table
+	return nil
+}
+
+// exposure is what is open to whom. An operator's listener that others than this machine reach shows
+// metrics and profiles to operators alone, in production.
+func (s *Server) exposure() api.Exposure {
+	return api.Exposure{
+		SelfRegistration: s.cfg.API.Security.AllowSelfRegistration,
+		GuardDebug:       s.cfg.Mode.Production() && !isLoopback(s.cfg.API.Admin.ListenAddress),
+	}
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+func rules(list []config.Rule) []policy.Rule {
+	var out []policy.Rule
+	for _, r := range list {
+		out = append(out, policy.Rule(r))
+	}
+	return out
+}
+
+func (s *Server) openAuth() error {
+	sec, tls := s.cfg.API.Security, s.cfg.API.HTTP.TLS
+	cfg := auth.Config{
+		AuditorKey:    sec.AuditorSecretKey.Reveal(),
+		TokenLifetime: sec.SessionCache.Expiration(),
+		BcryptCost:    sec.BcryptCost,
+		StrictIDs:     s.cfg.Mode.Production(),
+		DefaultRole:   s.cfg.Policy.DefaultRole,
+		BasicScope:    auth.BasicScope(sec.BasicAuthScope),
+		TicketTTL:     sec.TicketTTL,
+		TicketBind:    sec.TicketBind,
+	}
+	if sec.EnableAdmin {
+		cfg.AdminKey = sec.AdminSecretKey.Reveal()
+	}
+	if tls.Enable && tls.ClientAuth != config.ClientAuthNone {
+		prints, err := tls.Fingerprints()
+		if err != nil {
+			return fmt.Errorf("api.http.tls.client_fingerprints: %w", err)
+		}
+		cfg.CertBind, cfg.CertFingerprints = auth.CertBind(tls.ClientCertBind), prints
+		cfg.RequireCert = tls.ClientAuth == config.ClientAuthRequire
+	}
+	a, err := auth.New(cfg, keyStore{s.store, s.log}, s.log)
+	if err != nil {
+		return fmt.Errorf("set up authentication: %w", err)
+	}
+	s.auth = a
+	s.onClose(func() error { a.Close(); return nil })
+	return nil
+}
+
+func (s *Server) openAccess() error {
+	c := s.cfg.Call
+	s.access = access.New(access.Config{
+		RequireJoinToken: c.RequireJoinToken, ManagedOnly: c.ManagedOnly, Linger: c.Linger, UnusedFor: c.UnusedFor,
+		MaxParticipants: c.MaxParticipants, TokensPerMinute: c.TokensPerMinute,
+		ManagedCallsPerClient: s.cfg.RTC.Limits.CallsPerClient,
+		IsConflict:            isConflict, Log: s.log,
+	}, callIDs{s.store})
+	return nil
+}
+
+func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error {
+	cfg, err := mediaConfig(s.cfg.RTC)
+	if err != nil {
+		return err
+	}
+	for _, i := range s.cfg.RTC.ICEServers {
+		if i.IsTURN() {
+			s.log.Warn("rtc.ice_servers: TURN entries are not used, the server makes no relay candidates", "urls", i.URLs)
+		}
+	}
+	cfg.MaxParticipants = s.cfg.Call.MaxParticipants
+	cfg.Metrics, cfg.Log = s.metrics, s.log
+	cfg.Emit = func(e rtc.Event) {
+		s.ws.Send(e.GroupID, e.SessionID, outbound(e))
+		s.admission().left(e, s.later.soon)
+	}
+	cfg.CallEnded = s.access.CallEnded
+	cfg.CallChanged = func(group string, c rtc.CallInfo) {
+		s.ws.Stats(group, wire.Stats{
+			CallID: c.CallID, Participants: c.Participants, Publishers: c.Publishers, Subscribers: c.Subscribers,
+		})
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	if s.calls, err = rtc.NewServer(ctx, cfg); err != nil {
+		return err
+	}
+	s.mediaUDP, s.mediaTCP = cfg.UDPAddrs, cfg.TCPAddrs
+	s.openWebSockets()
+	// Calls end before the WebSockets close, so that backends hear of it.
+	s.onClose(s.calls.Close)
+	s.onClose(func() error { s.later.stop(); return nil })
+	return nil
+}
+
+func (s *Server) openWebSockets() {
+	lim := s.cfg.API.Limits
+	cfg := ws.Config{
+		MaxMessageBytes:  int64(lim.WSMessageBytes),
+		MaxConnections:   lim.WSConnectionsPerClient,
+		InboundPerSecond: float64(lim.WSMessagesPerSecond),
+		Current:          s.current,
+		Policy:           s.policy,
+	}
+	if s.audit != nil {
+		cfg.Record = s.recordMessage
+	}
+	s.ws = ws.New(cfg, s.admission(), s.metrics, s.log)
+	s.onClose(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		return s.cutOff("websockets", s.ws.Close(ctx))
+	})
+}
+
+// current says whether the credentials that a connection was opened with are still good, and what
+// its client may now.
+func (s *Server) current(p ws.Peer) (policy.Roles, bool) {
+	c, err := s.store.Get(p.ClientID)
+	if err != nil || p.Epoch < c.Epoch {
+		return policy.Roles{}, false
+	}
+	roles := c.Roles
+	if roles == nil {
+		roles = []string{s.policy.DefaultRole()}
+	}
+	set, _ := s.policy.Set(roles)
+	return set, true
+}
+
+func (s *Server) admission() admission { return admission{s.calls, s.access} }
+
+func (s *Server) openAPI(ctx context.Context, opts Options) error {
+	s.load = api.StartLoad()
+	s.onClose(func() error { s.load.Stop(); return nil })
+	sec := s.cfg.API.Security
+	proxies, err := config.Prefixes(s.cfg.API.HTTP.TrustedProxies)
+	if err != nil {
+		return fmt.Errorf("api.http.trusted_proxies: %w", err)
+	}
+	nets, err := config.Prefixes(sec.RegistrationCIDRs)
+	if err != nil {
+		return fmt.Errorf("api.security.registration_cidrs: %w", err)
+	}
+	deps := s.deps()
+	handler := api.New(api.Config{
+		AllowSelfRegistration: sec.AllowSelfRegistration,
+		EnableAdmin:           sec.EnableAdmin,
+		Production:            s.cfg.Mode.Production(),
+		RequireTLS:            sec.RequireTLS,
+		TrustedProxies:        proxies,
+		RegistrationToken:     sec.RegistrationToken.Reveal(),
+		RegistrationNets:      nets,
+		Build:                 opts.Build,
+	}, deps)
+	if s.public, err = api.Listen(ctx, publicConfig(s.cfg), handler, s.metrics, s.log); err != nil {
+		return err
+	}
+	s.onClose(s.shutdown(s.public))
+	return s.openAdmin(ctx, deps, proxies, opts.AdminOptional)
+}
+
+// deps are the parts that both listeners stand on.
+func (s *Server) deps() api.Deps {
+	who := authenticator{s.auth, s.policy, s.metrics}
+	calls := managed{s.admission()}
+	accounts := &tenants{
+		auth: s.auth, store: s.store, access: s.access, ws: s.ws, calls: s.calls, policy: s.policy,
+		metrics: s.metrics, log: s.log, refusal: who.refusal, later: &s.later,
+	}
+	deps := api.Deps{
+		Auth: who, Tokens: who, Remover: accounts, Tenants: accounts,
+		Calls: calls, Overview: calls, Managed: calls, Moderator: calls,
+		WebSockets: sockets{s.ws},
+		Load:       s.load,
+		Ready:      s.ready,
+		Policy:     s.policy,
+		Metrics:    s.metrics,
+		Log:        s.log,
+	}
+	if s.durable {
+		deps.Backup = backup{s.store}
+	}
+	if s.audit != nil {
+		deps.Recorder, deps.AuditLog = s.audit, s.audit
+	}
+	return deps
+}
+
+// ready says why the server takes no new calls.
+func (s *Server) ready() error {
+	if s.calls.Draining() {
+		return api.Refuse(http.StatusServiceUnavailable, "draining", rtc.ErrDraining)
+	}
+	return nil
+}
+
+// openAdmin opens the listener for the operator.
+func (s *Server) openAdmin(ctx context.Context, deps api.Deps, proxies []netip.Prefix, optional bool) error {
+	addr := s.cfg.API.Admin.ListenAddress
+	if addr == "" {
+		return nil
+	}
+	nets, err := config.Prefixes(s.cfg.API.Admin.AllowedCIDRs)
+	if err != nil {
+		return fmt.Errorf("api.admin.allowed_cidrs: %w", err)
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	handler := api.NewAdmin(api.AdminConfig{
+		Hosts: []string{host}, AllowedNets: nets, TrustedProxies: proxies, Exposure: s.exposure(),
+		RequireTLS: s.cfg.API.Security.RequireTLS,
+	}, deps)
+	admin, err := api.Listen(ctx, adminConfig(s.cfg), handler, s.metrics, s.log)
+	if err != nil {
+		if optional {
+			s.log.Warn("no admin listener: its default address is taken", "address", addr, "err", err)
+			return nil
+		}
+		return fmt.Errorf("api.admin.listen_address %s: %w", addr, err)
+	}
+	s.admin = admin
+	s.onClose(s.shutdown(admin))
+	return nil
+}
+
+func (s *Server) shutdown(srv *api.Server) func() error {
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		return s.cutOff(srv.Addr().String(), srv.Shutdown(ctx))
+	}
+}
+
+// cutOff takes a stop that ran out of time for what it is: some peer did not take or finish what it
+// had begun, and was cut off. That is no fault of this server.
+func (s *Server) cutOff(what string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.log.Warn("peers that were too slow to stop were cut off", "listener", what, "after", stopTime)
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,167 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"rtcd/service/access"
+	"rtcd/service/api"
+	"rtcd/service/api/ws"
+	"rtcd/service/auth"
+	"rtcd/service/metrics"
+	"rtcd/service/policy"
+	"rtcd/service/rtc"
+	"rtcd/service/store"
+)
+
+// tenants changes accounts: what a method does has taken effect on credentials, tokens, connections
+// and sessions when it returns. It is api.Tenants.
+type tenants struct {
+	auth    *auth.Service
+	store   *store.Store
+	access  *access.Service
+	ws      *ws.Server
+	calls   *rtc.Server
+	policy  *policy.Table
+	metrics *metrics.Metrics
+	log     *slog.Logger
+	refusal func(error) error // of authenticator
+	later   *later
+}
+
+// Rotate replaces a client's key. The former key, its bearer token, its tickets and join tokens are
+// dead at once; what they had opened goes on for the time of grace, or ends now if there is none.
+func (t *tenants) Rotate(ctx context.Context, id, key string, grace time.Duration) error {
+	epoch, err := t.auth.Rotate(ctx, id, key)
+	if err != nil {
+		return t.refuse(err)
+	}
+	t.access.DropTokens(id)
+	if grace <= 0 {
+		t.cut(id, epoch)
+		return nil
+	}
+	// Sessions go on after the grace, too, for a backend that has come back with the new key.
+	t.later.after(grace, func() { t.ws.CutBefore(id, epoch) })
+	return nil
+}
+
+// Revoke leaves a client without a key and ends all it has.
+func (t *tenants) Revoke(ctx context.Context, id string) error {
+	epoch, err := t.auth.Revoke(ctx, id)
+	if err != nil {
+		return t.refuse(err)
+	}
+	t.access.DropTokens(id)
+	t.cut(id, epoch)
+	return nil
+}
+
+// cut ends what credentials of an earlier epoch have opened.
+func (t *tenants) cut(id string, epoch uint64) {
+	t.ws.CutBefore(id, epoch)
+	t.calls.EndGroup(id)
+}
+
+// SetRoles gives a client other roles, its open connections included.
+func (t *tenants) SetRoles(ctx context.Context, id string, roles []string) error {
+	if err := t.auth.SetRoles(ctx, id, roles); err != nil {
+		return t.refuse(err)
+	}
+	t.ws.SetRoles(id, t.roles(id, roles))
+	return nil
+}
+
+// roles returns the rights of roles, nil being the default one, and warns of roles that give none.
+func (t *tenants) roles(id string, names []string) policy.Roles {
+	if names == nil {
+		names = []string{t.policy.DefaultRole()}
+	}
+	set, unknown := t.policy.Set(names)
+	if len(unknown) > 0 {
+		t.log.Warn("client has roles that no route or message asks for", "clientID", id, "roles", unknown)
+	}
+	return set
+}
+
+// Remove removes a client and all it has.
+func (t *tenants) Remove(ctx context.Context, id string) error {
+	if err := t.auth.Unregister(ctx, id); err != nil {
+		return t.refuse(err)
+	}
+	t.ws.DropClient(id)
+	t.access.DropGroup(id)
+	t.calls.EndGroup(id)
+	t.metrics.Forget(id)
+	return nil
+}
+
+// Add adds a client.
+func (t *tenants) Add(ctx context.Context, id, key string, roles []string) error {
+	if err := t.auth.Add(ctx, id, key, roles); err != nil {
+		return t.refuse(err)
+	}
+	t.roles(id, roles) // for its warning
+	return nil
+}
+
+// List returns clients by id.
+func (t *tenants) List(_ context.Context, after string, limit int) ([]api.Tenant, error) {
+	list, err := t.store.List(after, limit)
+	if err != nil {
+		return nil, t.fault(err)
+	}
+	out := make([]api.Tenant, len(list))
+	for i, c := range list {
+		out[i] = t.tenant(c)
+	}
+	return out, nil
+}
+
+// Tenant returns one client and reports whether there is one.
+func (t *tenants) Tenant(_ context.Context, id string) (api.Tenant, bool, error) {
+	c, err := t.store.Get(id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return api.Tenant{}, false, nil
+	case err != nil:
+		return api.Tenant{}, false, t.fault(err)
+	}
+	return t.tenant(c), true, nil
+}
+
+func (t *tenants) tenant(c store.Client) api.Tenant {
+	roles := c.Roles
+	if roles == nil {
+		roles = []string{t.policy.DefaultRole()}
+	}
+	return api.Tenant{ClientID: c.ID, Roles: roles, Created: c.Created, Epoch: c.Epoch, Revoked: c.Revoked}
+}
+
+// refuse gives an error of package auth what the API looks for.
+func (t *tenants) refuse(err error) error {
+	for _, r := range []struct {
+		of     error
+		status int
+		reason string
+	}{
+		{auth.ErrUnknownClient, http.StatusNotFound, "not_found"},
+		{auth.ErrAlreadyRegistered, http.StatusConflict, "already_registered"},
+		{auth.ErrKeyShort, http.StatusBadRequest, "key_short"},
+		{auth.ErrKeyLong, http.StatusBadRequest, "key_long"},
+		{auth.ErrIDEmpty, http.StatusBadRequest, "id_invalid"},
+		{auth.ErrIDLong, http.StatusBadRequest, "id_invalid"},
+		{auth.ErrIDInvalid, http.StatusBadRequest, "id_invalid"},
+		{auth.ErrIDMissing, http.StatusBadRequest, "id_invalid"},
+	} {
+		if errors.Is(err, r.of) {
+			return api.Refuse(r.status, r.reason, err)
+		}
+	}
+	return t.refusal(err)
+}
+
+func (t *tenants) fault(err error) error { return t.refusal(keyStore{t.store, t.log}.fault(err)) }
