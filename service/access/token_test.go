@@ -276,7 +276,7 @@ func TestTokenLifetime(t *testing.T) {
 	refused(t, "role", err, access.ErrRoleUnknown)
 }
 
-// TestTokenUses shows TK-04: of 50 joins at once with one token as many come in as it has uses; the
+// TestTokenUses shows TK-04 and C18, that once means atomic: of 50 joins at once with one token as many come in as it has uses; the
 // sessions that are in need none to go on, and a use that came to nothing is given back.
 func TestTokenUses(t *testing.T) {
 	for _, uses := range []int{1, 7} {

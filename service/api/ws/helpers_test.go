@@ -158,13 +158,15 @@ type rig struct {
 }
 
 type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	longest int // line
 }
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.longest = max(l.longest, len(p))
 	return l.b.Write(p)
 }
 
@@ -174,7 +176,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func start(t *testing.T, cfg ws.Config, wrap ...func(net.Listener) net.Listener) *rig {
+func start(t testing.TB, cfg ws.Config, wrap ...func(net.Listener) net.Listener) *rig {
 	t.Helper()
 	r := &rig{calls: newFakeCalls(), metrics: metrics.New(), logs: &lockedBuffer{}}
 	r.Server = ws.New(cfg, r.calls, r.metrics, slog.New(slog.NewTextHandler(r.logs, nil)))

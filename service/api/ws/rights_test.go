@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,8 +227,8 @@ func TestInboundList(t *testing.T) {
 // is no bcrypt in any message.
 func TestBlockedMessagesAreCheap(t *testing.T) {
 	tab := table(t, policy.Config{In: []policy.Rule{{Type: "join"}}})
-	events := 0
-	r := start(t, ws.Config{Policy: tab, Record: func(ws.Event) { events++ }})
+	var events atomic.Int64
+	r := start(t, ws.Config{Policy: tab, Record: func(ws.Event) { events.Add(1) }})
 	r.as(tab, "client")
 	b := r.dial(t, "c1")
 	msg := wire.AppendReconnect(nil, "s1")
@@ -241,8 +242,8 @@ func TestBlockedMessagesAreCheap(t *testing.T) {
 	if got := r.value(t, "rtcd_ws_discarded_total", map[string]string{"reason": "blocked"}); got < 1_000_000 {
 		t.Errorf("%v counted", got)
 	}
-	if events < 1_000_000 {
-		t.Errorf("%d events", events)
+	if n := events.Load(); n < 1_000_000 {
+		t.Errorf("%d events", n)
 	}
 	b.join("s1")
 	r.calls.await(t, "join c1/s1", 1)
