@@ -178,16 +178,17 @@ func (x *exchange) authenticate() bool {
 	if err == nil {
 		p, err = x.h.Auth.Authenticate(x.r.Context(), c)
 	}
-	line.clientID, line.err = p.ClientID, err
-	defer func() { line.log(x.h, x.r) }()
 	if err == nil && x.h.plane == admin && (p.Admin || p.Auditor) && !operatorName(x.r) {
 		err = errUnauthorized
 	}
+	line.clientID, line.err = p.ClientID, err
 	if err == nil {
+		line.log(x.h, x.r)
 		x.p = p
 		return true
 	}
 	line.code = http.StatusUnauthorized
+	line.log(x.h, x.r)
 	if id, _, ok := x.r.BasicAuth(); ok && validClientID(id) {
 		x.object = clientObject(id) // who it claims to be
 	}

@@ -69,7 +69,7 @@ func TestREST(t *testing.T) {
 	}
 }
 
-// TestBadInput shows WX-22, TK-02 and TK-04: a field that is unknown, of another type, out of range or there twice is
+// TestBadInput shows WX-22, TK-02, TK-04, the bounds of TK-19, and of OT-03 that a short key changes nothing: a field that is unknown, of another type, out of range or there twice is
 // refused by name, and nothing is done.
 func TestBadInput(t *testing.T) {
 	long := func(n int) string { return strings.Repeat("x", n) }
@@ -261,6 +261,34 @@ func TestRefresh(t *testing.T) {
 	}
 	if len(w.did) != 1 {
 		t.Errorf("did %q", w.did)
+	}
+}
+
+// TestFailedLogins shows OT-18: each failure leaves an event with the address and the client, and neither there nor in the log
+// is a key; who fails too often is told when to come again, and so is recorded.
+func TestFailedLogins(t *testing.T) {
+	w := newWorld(t, setup{})
+	for range 5 {
+		w.ask("POST", "/login", `{"clientID":"c1","authKey":"`+canary+`"}`, nil)
+	}
+	w.auth.fail = busy{errors.New("too many requests (failed_logins)")}
+	if rec := w.ask("POST", "/login", `{"clientID":"c1","authKey":"`+canary+`"}`, nil); rec.Code != 429 || rec.Header().Get("Retry-After") != "2" {
+		t.Errorf("slowed down: %d, Retry-After %q", rec.Code, rec.Header().Get("Retry-After"))
+	}
+	for i, e := range w.events {
+		reason := "refused"
+		if i == 5 {
+			reason = "rate_limited"
+		}
+		if e.Type != "client.login" || e.Outcome == 0 || e.Client() != "c1" || e.Remote != "127.0.0.1:4711" || e.Reason != reason {
+			t.Errorf("event %+v", e)
+		}
+	}
+	if len(w.events) != 6 {
+		t.Errorf("%d events, want 6", len(w.events))
+	}
+	if strings.Contains(w.logs.String()+fmt.Sprint(w.events), canary) {
+		t.Error("the key shows")
 	}
 }
 
