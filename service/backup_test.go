@@ -47,7 +47,7 @@ func authenticate(a *auth.Service, id, key string) (auth.Principal, error) {
 // empty folder, in the epoch and with the roles that it had; what was dead stays dead.
 func TestClientsAuthenticateAfterRestoration(t *testing.T) {
 	st, a := openAccounts(t, t.TempDir())
-	const clients = 10
+	const clients = 4
 	key := func(i int) string { return fmt.Sprintf("the key of client %021d", i) }
 	for i := range clients {
 		if err := a.Register(t.Context(), fmt.Sprint("c", i), key(i)); err != nil {
