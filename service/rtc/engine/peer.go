@@ -204,8 +204,8 @@ func (p *Peer) answer(text string, theirs *sdp.SessionDescription) (*sdp.Session
 	return ours, err
 }
 
-// addCandidates adds the candidates in a description of pion's to ours: it puts them into the first
-// section alone.
+// addCandidates adds the candidates in a description of pion's to ours, if they are not there already,
+// as after the first exchange. Pion puts them into the first section alone.
 func addCandidates(ours *sdp.SessionDescription, text string) {
 	if len(ours.MediaDescriptions) == 0 {
 		return
@@ -214,7 +214,9 @@ func addCandidates(ours *sdp.SessionDescription, text string) {
 	for line := range strings.SplitSeq(text, "\r\n") {
 		line, ok := strings.CutPrefix(line, "a=")
 		if key, value, _ := strings.Cut(line, ":"); ok && (key == "candidate" || key == sdp.AttrKeyEndOfCandidates) {
-			first.Attributes = append(first.Attributes, sdp.Attribute{Key: key, Value: value})
+			if a := (sdp.Attribute{Key: key, Value: value}); !slices.Contains(first.Attributes, a) {
+				first.Attributes = append(first.Attributes, a)
+			}
 		}
 	}
 }
