@@ -54,6 +54,7 @@ func TestGuessableSecrets(t *testing.T) {
 		"admin-changeme-password-secret!!": "can be guessed",
 		"correct-horse-battery-staple-correct-horse-battery-staple": "can be guessed",
 		"abcdefghijklmnopqrstuvwxyz0123456789":                      "can be guessed",
+		strings.Repeat("kT9#vQ2x", 100):                             "can be guessed",
 		strings.Repeat("kT9#vQ2x", 8):                               "can be guessed",
 		"qwertyuiopasdfghjklzxcvbnm1234567890":                      "can be guessed",
 		"my-very-secret-production-server-password-2026":            "can be guessed",

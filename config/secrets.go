@@ -33,6 +33,7 @@ const (
 	wordBits         = 9      // of one word out of those that come to mind
 	separators       = "-_ ." // between words; which one costs next to nothing
 	minRepeat        = 3      // bytes
+	maxSpelled       = 256    // bytes that are looked at: spelling costs the square and more
 )
 
 // weakSecret says why a secret can be guessed, or "".
@@ -61,8 +62,11 @@ func weakSecret(s string) string {
 
 // secretBits estimates the entropy of a secret in bits, rather too low than too high for one that
 // a person made, and close to the truth for a random one: the lower of what its letters say and of
-// what it takes to spell it with words, repeats and runs.
-func secretBits(s string) float64 { return min(letterBits(s), spellBits(s)) }
+// what it takes to spell it with words, repeats and runs. Of a long one only the beginning counts.
+func secretBits(s string) float64 {
+	s = s[:min(len(s), maxSpelled)]
+	return min(letterBits(s), spellBits(s))
+}
 
 // letterBits is the entropy of the letters by how often they occur, with the correction for short
 // samples of Miller and Madow.
@@ -103,7 +107,7 @@ func spellBits(s string) float64 {
 				}
 			}
 		}
-		for n := minRepeat; n <= len(text)-i && strings.Contains(text[:i], text[i:i+n]); n++ {
+		for n := minRepeat; n <= len(text)-i && strings.Contains(text[:i+n-1], text[i:i+n]); n++ {
 			reach(i, n, math.Log2(float64(i))+math.Log2(float64(n)))
 		}
 		for _, step := range [3]int{0, 1, -1} {

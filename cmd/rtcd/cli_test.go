@@ -96,6 +96,7 @@ func TestUsage(t *testing.T) {
 // Keys come from standard input or a file, and are printed only if they were generated.
 func TestClientOffline(t *testing.T) {
 	c := newCmd(t)
+	c.fails(1, "no such file", "", "client", "list") // looking makes no store
 	c.ok(key+"\n", "client", "add", "one")
 	file := filepath.Join(c.dir, "key")
 	if err := os.WriteFile(file, []byte(key+"\r\nmore"), 0o600); err != nil {

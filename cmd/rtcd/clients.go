@@ -139,7 +139,7 @@ func (c *cli) manage(rest []string, f *clientFlags) (err error) {
 			return err
 		}
 	}
-	dir, err := c.directory(f)
+	dir, err := c.directory(f, rest[0] == "add")
 	if err != nil {
 		return err
 	}
@@ -242,14 +242,20 @@ func firstLine(r io.Reader, name string) (string, error) {
 	return line, nil
 }
 
-// directory opens the data store, or a way to a running server.
-func (c *cli) directory(f *clientFlags) (directory, error) {
+// directory opens the data store, or a way to a running server. A store that is not there is made only
+// if create is set.
+func (c *cli) directory(f *clientFlags, create bool) (directory, error) {
 	cfg, err := c.load()
 	if err != nil {
 		return nil, err
 	}
 	if f.admin.url != "" {
 		return f.admin.connect(cfg, c.stderr)
+	}
+	if !create {
+		if _, err := os.Stat(cfg.Store.DataSource); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
 	}
 	accounts, err := service.OpenAccounts(cfg)
 	if errors.Is(err, store.ErrLocked) {
