@@ -119,7 +119,14 @@ func TestManualHasEveryKey(t *testing.T) {
 	}
 }
 
+// TestDefaultIsSafe shows C19: nothing that could be used as a secret ships, and the store is not
+// where every user may write (which production refuses, see badCases).
 func TestDefaultIsSafe(t *testing.T) {
+	for _, k := range Keys() {
+		if k.Secret && k.Name != keyICEServers && k.Default != "" || k.Name == keyICEServers && k.Default != "[]" {
+			t.Errorf("%s ships with a value", k.Name)
+		}
+	}
 	c := Default()
 	if err := c.Validate(); err != nil {
 		t.Error(err)
