@@ -12,6 +12,7 @@ import (
 	"rtcd/service/api"
 	"rtcd/service/api/wire"
 	"rtcd/service/api/ws"
+	"rtcd/service/metrics"
 	"rtcd/service/rtc"
 	"rtcd/service/store"
 )
@@ -29,6 +30,7 @@ func (a admission) Join(p ws.Peer, j wire.Join) error {
 	if err != nil {
 		return err
 	}
+	j.Token = "" // nobody else needs the secret
 	err = a.JoinAs(p.ClientID, j, rtc.Grant{
 		Role: grant.Role, MaxParticipants: grant.MaxParticipants, Linger: grant.Linger, Managed: grant.Managed,
 	})
@@ -197,11 +199,22 @@ func restError(err error) error {
 	return api.Refuse(status, named.Reason(), err)
 }
 
+// limitCallIDs counts calls that were not made because too many ids are kept of calls that are over.
+const limitCallIDs metrics.Limit = "used_call_ids"
+
 // callIDs shows the store to package access.
-type callIDs struct{ *store.Store }
+type callIDs struct {
+	*store.Store
+	metrics *metrics.Metrics
+}
 
 func (c callIDs) Use(ctx context.Context, group, call string, until time.Time) error {
-	return c.UseCallID(ctx, group, call, until)
+	err := c.UseCallID(ctx, group, call, until)
+	if errors.Is(err, store.ErrCallIDs) {
+		c.metrics.LimitHit(limitCallIDs)
+		return api.Refuse(http.StatusTooManyRequests, "limit_"+string(limitCallIDs), err)
+	}
+	return err
 }
 
 func (c callIDs) Used(group, call string) (bool, error) { return c.CallIDUsed(group, call) }

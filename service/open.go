@@ -134,7 +134,7 @@ func (s *Server) openAccess() error {
 		MaxParticipants: c.MaxParticipants, TokensPerMinute: c.TokensPerMinute,
 		ManagedCallsPerClient: s.cfg.RTC.Limits.CallsPerClient,
 		IsConflict:            isConflict, Log: s.log,
-	}, callIDs{s.store})
+	}, callIDs{s.store, s.metrics})
 	return nil
 }
 
@@ -151,8 +151,9 @@ func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error 
 	cfg.MaxParticipants = s.cfg.Call.MaxParticipants
 	cfg.Metrics, cfg.Log = s.metrics, s.log
 	cfg.Emit = func(e rtc.Event) {
-		s.ws.Send(e.GroupID, e.SessionID, outbound(e))
+		// First it is out, then the backend is told: whoever joins again at once is new.
 		s.admission().left(e, s.later.soon)
+		s.ws.Send(e.GroupID, e.SessionID, outbound(e))
 	}
 	cfg.CallEnded = s.access.CallEnded
 	cfg.CallChanged = func(group string, c rtc.CallInfo) {

@@ -109,16 +109,16 @@ type DiscardReason uint8
 
 // The reasons of rtcd_ws_discarded_total.
 const (
-	Undecodable    DiscardReason = iota // not the documented encoding
-	TextFrame                           // a text frame
-	UnknownType                         // well-formed, of no known type
-	NoSession                           // for a session the client does not have
-	JoinRefused                         // a join beyond a limit, or while draining
-	ParkedOverflow                      // to a client that was away for more than it may leave behind
-	ParkedExpired                       // to a client that was away for too long
-	Blocked                             // not on the list of what the client may send
-	BlockedOut                          // not on the list of what the client may get
-	ModerateRefused                     // a moderation that was not done
+	Undecodable     DiscardReason = iota // not the documented encoding
+	TextFrame                            // a text frame
+	UnknownType                          // well-formed, of no known type
+	NoSession                            // for a session the client does not have
+	JoinRefused                          // a join beyond a limit, or while draining
+	ParkedOverflow                       // to a client that was away for more than it may leave behind
+	ParkedExpired                        // to a client that was away for too long
+	Blocked                              // not on the list of what the client may send
+	BlockedOut                           // not on the list of what the client may get
+	ModerateRefused                      // a moderation that was not done
 	numDiscardReasons
 )
 

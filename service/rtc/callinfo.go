@@ -3,7 +3,6 @@ package rtc
 import (
 	"slices"
 	"strings"
-
 )
 
 // CallInfo is what is going on in a call.
