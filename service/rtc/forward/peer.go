@@ -84,6 +84,7 @@ type Peer struct {
 	paths   []netio.Path
 	closed  bool
 	keys    Keys
+	sealer  *sealer                  // nil if the profile is not AES-GCM
 	pubs    []*Publication           // not closed
 	subs    map[uint32]*Subscription // not closed, by SSRC
 	ssrcs   map[uint32]bool          // reserved: false, used: true; never forgotten
@@ -132,6 +133,10 @@ func (peer *Peer) Attach(path netio.Path, keys Keys) error {
 	if err != nil {
 		return fmt.Errorf("make outbound srtcp context: %w", err)
 	}
+	sealer, err := keys.sealer()
+	if err != nil {
+		return fmt.Errorf("make outbound srtp cipher: %w", err)
+	}
 
 	peer.mu.Lock()
 	switch {
@@ -143,7 +148,7 @@ func (peer *Peer) Attach(path netio.Path, keys Keys) error {
 		return ErrAttached
 	}
 	peer.in.srtp, peer.in.tag = in, keys.tag()
-	peer.keys = keys
+	peer.keys, peer.sealer = keys, sealer
 	peer.mu.Unlock()
 
 	peer.sendMu.Lock()
@@ -199,6 +204,7 @@ func (peer *Peer) Close() {
 	peer.path.Store(nil)
 	peer.in = inbound{}
 	peer.keys.wipe()
+	peer.sealer = nil
 	peer.mu.Unlock()
 
 	peer.sendMu.Lock()
@@ -277,11 +283,13 @@ func (peer *Peer) subscribe(sub *Subscription) error {
 	case !reserved && len(peer.ssrcs) >= maxOutboundSSRC:
 		return fmt.Errorf("%w: no more than %d in the life of a peer", ErrSSRCUsed, maxOutboundSSRC)
 	}
-	context, err := peer.keys.outbound()
-	if err != nil {
-		return fmt.Errorf("make outbound srtp context: %w", err)
+	if sub.sealer = peer.sealer; sub.sealer == nil {
+		context, err := peer.keys.outbound()
+		if err != nil {
+			return fmt.Errorf("make outbound srtp context: %w", err)
+		}
+		sub.context = context
 	}
-	sub.context = context
 	peer.ssrcs[sub.ssrc] = true
 	if sub.repair != 0 {
 		if peer.ssrcs[sub.repair] {

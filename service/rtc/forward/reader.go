@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
 
 	"rtcd/service/rtc/netio"
@@ -30,9 +29,8 @@ type reader struct {
 	sent, octets uint64 // to the receiver at hand
 	asked        int    // entries of NACKs in this RTCP packet
 
-	// For pion/srtp, which parses headers once more.
-	scratch     rtp.Header
-	scratchRTCP rtcp.Header
+	scratch     scratch
+	scratchRTCP rtcp.Header // for pion/srtp, which parses headers once more
 
 	rtcp     []byte // memory for what is asked of senders
 	elements []byte // of the batch's packets
@@ -158,7 +156,7 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 		in.budget.refused.Add(1)
 		return nil, false, nil, DropClientRate
 	}
-	plain, err := in.srtp.DecryptRTP(b, b, &r.scratch)
+	plain, err := in.srtp.DecryptRTP(b, b, &r.scratch.header)
 	if err != nil {
 		return nil, false, nil, refusal(err)
 	}

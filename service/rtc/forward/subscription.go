@@ -42,11 +42,12 @@ type SubscriptionConfig struct {
 type Subscription struct {
 	// What each packet needs, in two cache lines: a sound goes to hundreds.
 
-	peer    *Peer         // that receives
-	context *srtp.Context // its own: contexts are not safe for concurrent use; guarded by pub.fanning
-	view    *view         // of a video, else nil; guarded by pub.fanning
-	log     *sendLog      // nil if nothing is ever sent again, and before the first packet; likewise
-	mid     string        // that the receiver is told in each packet; "" if it is not
+	peer    *Peer    // that receives
+	sealer  *sealer  // the peer's; nil if its profile is not AES-GCM
+	numbers sequence // sent; guarded by pub.fanning
+	view    *view    // of a video, else nil; guarded by pub.fanning
+	log     *sendLog // nil if nothing is ever sent again, and before the first packet; likewise
+	mid     string   // that the receiver is told in each packet; "" if it is not
 
 	ssrc            uint32
 	payloadType     uint8
@@ -62,6 +63,8 @@ type Subscription struct {
 	// The rest.
 
 	pub        *Publication
+	context    *srtp.Context // if there is no sealer. Its own: it is not safe for concurrent use; guarded by pub.fanning
+	repairs    sequence      // sent on the repair stream; likewise
 	repair     uint32
 	repairType uint8
 	repairSeq  uint16 // guarded by pub.fanning

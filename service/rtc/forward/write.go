@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"time"
 
-	"github.com/pion/rtp"
-
 	"rtcd/service/rtc/codec"
 	"rtcd/service/rtc/netio"
 )
@@ -46,7 +44,7 @@ func absSendTime(now time.Duration) [3]byte {
 // write encrypts packet p for the receiver at path, as s says, and returns its length, 0 if that
 // failed. Header and picture ids are written anew for each receiver, so nothing of the sender's
 // gets through that is not meant to, and nothing needs restoring.
-func (sub *Subscription) write(out *netio.Batch, path netio.Path, p *packet, s *sent, scratch *rtp.Header) (n int) {
+func (sub *Subscription) write(out *netio.Batch, path netio.Path, p *packet, s *sent, scratch *scratch) (n int) {
 	b, head := p.bytes, p.head
 	pt := sub.payloadType
 	if p.redundant {
@@ -68,13 +66,27 @@ func (sub *Subscription) write(out *netio.Batch, path netio.Path, p *packet, s *
 	return sub.encrypt(out, path, plain, scratch)
 }
 
-func (sub *Subscription) encrypt(out *netio.Batch, path netio.Path, plain []byte, scratch *rtp.Header) (n int) {
-	encrypted, err := sub.context.EncryptRTP(out.Slot(), plain, scratch)
-	if err != nil {
-		return 0
+func (sub *Subscription) encrypt(out *netio.Batch, path netio.Path, plain []byte, scratch *scratch) (n int) {
+	slot := out.Slot()
+	if sub.sealer == nil {
+		encrypted, err := sub.context.EncryptRTP(slot, plain, &scratch.header)
+		if err != nil {
+			return 0
+		}
+		n = len(encrypted)
+	} else {
+		numbers := &sub.numbers
+		if binary.BigEndian.Uint32(plain[8:]) != sub.ssrc {
+			numbers = &sub.repairs
+		}
+		index, ok := numbers.index(binary.BigEndian.Uint16(plain[2:]))
+		if !ok {
+			return 0
+		}
+		n = sub.sealer.seal(slot, plain, index, &scratch.nonce)
 	}
-	out.Commit(len(encrypted), path)
-	return len(encrypted)
+	out.Commit(n, path)
+	return n
 }
 
 // newest returns a copy of p, with its head, that has only what is newest of redundant audio; nil
