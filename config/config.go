@@ -200,6 +200,8 @@ func (t TURN) CredentialsExpiration() time.Duration {
 
 // RTCLimits bounds calls and the media port.
 type RTCLimits struct {
+	Sessions            int `toml:"sessions" env:"RTCD_RTC_LIMITS_SESSIONS" default:"0"`                           // of the server; 0 = off
+	Calls               int `toml:"calls" env:"RTCD_RTC_LIMITS_CALLS" default:"0"`                                 // of the server; 0 = off
 	SessionsPerCall     int `toml:"sessions_per_call" env:"RTCD_RTC_LIMITS_SESSIONSPERCALL" default:"1000"`        // 0 = off
 	SessionsPerClient   int `toml:"sessions_per_client" env:"RTCD_RTC_LIMITS_SESSIONSPERCLIENT" default:"5000"`    // 0 = off
 	CallsPerClient      int `toml:"calls_per_client" env:"RTCD_RTC_LIMITS_CALLSPERCLIENT" default:"2000"`          // 0 = off

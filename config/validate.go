@@ -341,6 +341,8 @@ func (k *checking) checkLimits() {
 		{"api.limits.ws_messages_per_second", api.WSMessagesPerSecond, 1, million},
 		{"api.limits.connections", api.Connections, 1, million},
 		{"api.limits.connections_per_ip", api.ConnectionsPerIP, 0, million},
+		{"rtc.limits.sessions", rtc.Sessions, 0, million},
+		{"rtc.limits.calls", rtc.Calls, 0, million},
 		{"rtc.limits.sessions_per_call", rtc.SessionsPerCall, 0, million},
 		{"rtc.limits.sessions_per_client", rtc.SessionsPerClient, 0, million},
 		{"rtc.limits.calls_per_client", rtc.CallsPerClient, 0, million},

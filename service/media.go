@@ -66,6 +66,9 @@ func mediaConfig(c config.RTC) (rtc.Config, error) {
 			JoinsBurst:        c.Limits.JoinsBurst,
 			RemoteCandidates:  c.Limits.RemoteCandidates,
 			MediaSections:     c.Limits.MediaSections,
+			BitratePerClient:  int64(c.Limits.BitratePerClient),
+			Sessions:          c.Limits.Sessions,
+			Calls:             c.Limits.Calls,
 		},
 	}
 	if tcp == nil {

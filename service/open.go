@@ -56,25 +56,36 @@ func (s *Server) openStore(memory bool) error {
 	return nil
 }
 
-// openPolicy compiles who may do what, against the routes and messages there are.
-func (s *Server) openPolicy() error {
-	p := s.cfg.Policy
+func (s *Server) openPolicy() (err error) {
+	s.policy, err = compilePolicy(s.cfg)
+	return err
+}
+
+// CheckPolicy says what of the policy of a configuration does not fit the routes and messages there
+// are.
+func CheckPolicy(cfg config.Config) error {
+	_, err := compilePolicy(cfg)
+	return err
+}
+
+// compilePolicy makes the table of who may do what.
+func compilePolicy(cfg config.Config) (*policy.Table, error) {
+	p := cfg.Policy
 	table, err := policy.Compile(policy.Config{
 		Roles: p.Roles, DefaultRole: p.DefaultRole, ClientIncludes: p.ClientIncludes, In: rules(p.In), Out: rules(p.Out),
-	}, s.exposure().Builtin())
+	}, exposure(cfg).Builtin())
 	if err != nil {
-		return fmt.Errorf("policy: %w", err)
+		return nil, fmt.Errorf("policy: %w", err)
 	}
-	s.policy = table
-	return nil
+	return table, nil
 }
 
 // exposure is what is open to whom. An operator's listener that others than this machine reach shows
 // metrics and profiles to operators alone, in production.
-func (s *Server) exposure() api.Exposure {
+func exposure(cfg config.Config) api.Exposure {
 	return api.Exposure{
-		SelfRegistration: s.cfg.API.Security.AllowSelfRegistration,
-		GuardDebug:       s.cfg.Mode.Production() && !isLoopback(s.cfg.API.Admin.ListenAddress),
+		SelfRegistration: cfg.API.Security.AllowSelfRegistration,
+		GuardDebug:       cfg.Mode.Production() && !isLoopback(cfg.API.Admin.ListenAddress),
 	}
 }
 
@@ -289,7 +300,7 @@ func (s *Server) openAdmin(ctx context.Context, deps api.Deps, proxies []netip.P
 	}
 	host, _, _ := net.SplitHostPort(addr)
 	handler := api.NewAdmin(api.AdminConfig{
-		Hosts: []string{host}, AllowedNets: nets, TrustedProxies: proxies, Exposure: s.exposure(),
+		Hosts: []string{host}, AllowedNets: nets, TrustedProxies: proxies, Exposure: exposure(s.cfg),
 		RequireTLS: s.cfg.API.Security.RequireTLS,
 	}, deps)
 	admin, err := api.Listen(ctx, adminConfig(s.cfg), handler, s.metrics, s.log)

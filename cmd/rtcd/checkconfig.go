@@ -33,7 +33,14 @@ func (c *cli) config(args []string) int {
 		findings = c.stderr
 	}
 	_, _ = fmt.Fprint(findings, report)
-	if report.OK() {
+	fine := report.OK()
+	if err == nil {
+		if policyErr := service.CheckPolicy(cfg); policyErr != nil {
+			fine = false
+			_, _ = fmt.Fprintln(findings, "error:", policyErr)
+		}
+	}
+	if fine {
 		_, _ = fmt.Fprintln(findings, "configuration is fine")
 	}
 	if *ports && err == nil {
@@ -41,7 +48,7 @@ func (c *cli) config(args []string) int {
 			return c.end(err)
 		}
 	}
-	if !report.OK() {
+	if !fine {
 		return statusFault
 	}
 	return statusOK
