@@ -221,6 +221,7 @@ func (s *session) closeTransport() {
 	for _, d := range s.downlinks {
 		d.close()
 	}
+	s.call.touch() // of what it is not sent any more
 	if s.media != nil {
 		s.media.Close()
 	}
