@@ -228,7 +228,7 @@ func objects(r *record) (list []participantObject) {
 		return objectDetail{key, base64.StdEncoding.EncodeToString([]byte(value))}
 	}
 	details := []objectDetail{
-		detail("seq", strconv.FormatUint(r.Seq, 10)), detail("prev", r.prev.String()), detail("hash", r.sum.String()),
+		detail("seq", strconv.FormatUint(r.Seq, 10)), detail("hash", r.sum.String()),
 	}
 	if e.Remote != "" {
 		details = append(details, detail("remote", e.Remote))

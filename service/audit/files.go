@@ -83,7 +83,7 @@ func syncDir(dir string) error {
 // eachLine calls visit with each line of r, its offset and its length, newline included, and returns the
 // length of the rest that has no newline. Of a line longer than maxLine, visit gets the first bytes.
 func eachLine(r io.Reader, visit func(text []byte, at, n int64) error) (rest int64, err error) {
-	in := bufio.NewReaderSize(r, maxLine)
+	in := bufio.NewReaderSize(r, maxLine+1)
 	for at := int64(0); ; {
 		text, err := in.ReadSlice('\n')
 		n := int64(len(text))

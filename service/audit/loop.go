@@ -47,7 +47,7 @@ func (r *Recorder) run() (left int) {
 		default:
 			pause = 0
 		}
-		left := r.Stats().Queued
+		left = r.queued()
 		if quitting && (left == 0 || err != nil) {
 			return left
 		}
@@ -72,6 +72,12 @@ func (r *Recorder) failed() bool {
 	return r.failing != nil
 }
 
+func (r *Recorder) queued() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending)
+}
+
 // write commits what waits, up to commitMax events, and returns how many it did.
 func (r *Recorder) write() (int, error) {
 	r.mu.Lock()
@@ -87,10 +93,10 @@ func (r *Recorder) write() (int, error) {
 	if n < len(batch)+len(extra) {
 		lost = 0
 	}
-	r.committed(min(n, len(batch)), n, lost, err)
 	for _, e := range notes {
 		r.Record(e)
 	}
+	r.committed(min(n, len(batch)), n, lost, err)
 	return n, err
 }
 

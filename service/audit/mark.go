@@ -31,14 +31,14 @@ type markFile struct {
 	turn int64
 }
 
-// readMark returns the newest mark of a file; ok is false if there is no file. A file without a valid
-// slot is an error.
+// readMark returns the newest mark of a file; ok is false if there is no file or nothing in it. A file
+// without a valid slot is an error.
 func readMark(path string) (m mark, slot int64, ok bool, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return mark{}, 0, false, nil
 	}
-	if err != nil {
+	if err != nil || len(text) == 0 {
 		return mark{}, 0, false, err
 	}
 	for i := int64(0); i < 2; i++ {

@@ -67,6 +67,10 @@ func openJournal(dir string, maxBytes int64, keep time.Duration, open opener, lo
 		note("audit.damaged", "the head is not readable")
 	case !known && len(firsts) > 0:
 		note("audit.damaged", "the head is missing")
+	case !known:
+		if err := head.write(mark{}); err != nil {
+			return nil, nil, err
+		}
 	}
 	for len(firsts) > 0 {
 		first := firsts[len(firsts)-1]

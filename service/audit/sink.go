@@ -67,7 +67,7 @@ type SinkStats struct {
 	Skipped   uint64 // events never sent because the spool was full
 	Failures  uint64 // connections that failed or broke
 	Unsent    uint64 // events in the log that are not delivered yet
-	Spool     int64  // bytes of them, to the next 64 KiB
+	Spool     int64  // bytes of the log that are not sent yet
 }
 
 // SinkAllowed returns what is wrong with a sink: in production, audit events leave the machine's own networks
@@ -328,10 +328,14 @@ func (s *sink) backlog(v *view) (waiting int64, skip uint64, err error) {
 			if b.Last <= s.sent {
 				return waiting, 0, nil
 			}
-			if waiting+b.Bytes > s.cfg.SpoolBytes {
+			bytes := b.Bytes
+			if unsent := b.Last - s.sent; unsent < uint64(b.Records) {
+				bytes = bytes * int64(unsent) / int64(b.Records)
+			}
+			if waiting+bytes > s.cfg.SpoolBytes {
 				return waiting, b.Last, nil
 			}
-			waiting += b.Bytes
+			waiting += bytes
 		}
 		if !whole {
 			return waiting, 0, nil

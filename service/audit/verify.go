@@ -107,6 +107,9 @@ type verifier struct {
 
 // file verifies one file.
 func (v *verifier) file(ctx context.Context, first uint64, isLast bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	name := logName(first)
 	f, err := os.Open(filepath.Join(v.dir, name))
 	if err != nil {
