@@ -36,8 +36,16 @@ func (a admission) Join(p ws.Peer, j wire.Join) error {
 	})
 	if err != nil {
 		a.access.Undo(grant)
+		return err
 	}
-	return err
+	if grant.Managed {
+		// The call may have ended since it was asked, and must not begin anew.
+		if _, live := a.access.Info(p.ClientID, j.CallID); !live {
+			a.Leave(p.ClientID, j.SessionID)
+			return access.ErrCallEnded
+		}
+	}
+	return nil
 }
 
 // Moderate does what a moderator wants. What is not the client's own looks like what is not there.
