@@ -213,7 +213,7 @@ func TestFaults(t *testing.T) {
 		{"GET", "/admin/clients", "", admin}, {"GET", "/admin/clients/c1", "", admin}, {"DELETE", "/admin/clients/c1", "", admin},
 		{"PUT", "/admin/clients/c1/roles", `{"roles":[]}`, admin}, {"POST", "/admin/clients/c1/revoke", "", admin},
 		{"POST", "/admin/clients", `{"clientID":"n","authKey":"` + key2 + `"}`, admin},
-		{"POST", "/admin/clients/c1/rotate", `{"authKey":"` + key2 + `"}`, admin}, {"GET", "/admin/audit", "", admin}, {"POST", "/admin/store/backup", "", admin},
+		{"POST", "/admin/clients/c1/rotate", `{"authKey":"` + key2 + `"}`, admin}, {"GET", "/admin/audit", "", auditor}, {"POST", "/admin/store/backup", "", admin},
 	}
 	tests := []struct {
 		err        error
@@ -319,7 +319,9 @@ func TestRegistration(t *testing.T) {
 	}{
 		{"plain", `"x":"y"`, "198.51.100.1:1", open, 201, ""},
 		{"roles as text", `"roles":"admin"`, "198.51.100.1:1", open, 201, "roles_ignored"},
-		{"roles as a list", `"roles":["admin"]`, "198.51.100.1:1", open, 400, ""},
+		{"roles as a list", `"roles":["admin"]`, "198.51.100.1:1", open, 201, "roles_ignored"},
+		{"roles as an object", `"roles":{"admin":[true,null]}`, "198.51.100.1:1", open, 201, "roles_ignored"},
+		{"roles, and no text elsewhere", `"roles":["admin"],"x":["y"]`, "198.51.100.1:1", open, 400, ""},
 		{"token", `"registrationToken":"` + canary + `"`, "198.51.100.1:1", api.Config{AllowSelfRegistration: true, RegistrationToken: canary}, 201, ""},
 		{"wrong token", `"registrationToken":"x"`, "198.51.100.1:1", api.Config{AllowSelfRegistration: true, RegistrationToken: canary}, 401, ""},
 		{"no token", `"x":"y"`, "198.51.100.1:1", api.Config{AllowSelfRegistration: true, RegistrationToken: canary}, 401, ""},
