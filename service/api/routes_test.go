@@ -56,7 +56,7 @@ var examples = []example{
 	{"PUT /admin/clients/{clientID}/roles", "PUT /admin/clients/c1/roles", `{"roles":[]}`, "client.roles", "U", 200, "admin"},
 	{"POST /admin/clients/{clientID}/rotate", "POST /admin/clients/c1/rotate", `{"authKey":"` + key2 + `"}`, "client.rotate", "U", 200, "admin"},
 	{"POST /admin/clients/{clientID}/revoke", "POST /admin/clients/c1/revoke", "", "client.revoke", "U", 200, "admin"},
-	{"GET /admin/audit", "GET /admin/audit", "", "audit.read", "R", 200, "auditor admin"},
+	{"GET /admin/audit", "GET /admin/audit", "", "audit.read", "R", 200, "auditor"},
 	{"POST /admin/store/backup", "POST /admin/store/backup", "", "store.backup", "R", 200, "admin"},
 }
 

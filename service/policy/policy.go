@@ -195,7 +195,7 @@ func (t *Table) compileRoles(configured, builtin map[string]string) error {
 			return fmt.Errorf("%w: policy.roles: %q: %w", ErrConfig, key, err)
 		}
 		typ, message := strings.CutPrefix(key, MessagePrefix)
-		req := requirement{role: name, need: need, operator: !message && key != socketRoute}
+		req := requirement{role: name, need: need, operator: !message && key != socketRoute && name != Auditor}
 		t.routes[key] = req
 		if message {
 			t.in[typ] = req
@@ -258,7 +258,8 @@ func (t *Table) Admin() Roles { return t.bits[Guest].with(t.bits[Admin]) }
 func (t *Table) Auditor() Roles { return t.bits[Guest].with(t.bits[Auditor]) }
 
 // Allows reports whether r is enough for a route or a message. Nobody is allowed what the table
-// does not name. The admin is allowed everything but a WebSocket and its messages.
+// does not name. The admin is allowed everything but what is the auditor's, a WebSocket and its
+// messages.
 func (t *Table) Allows(r Roles, route string) bool {
 	req, ok := t.routes[route]
 	return ok && t.meets(r, req)
