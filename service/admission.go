@@ -26,6 +26,21 @@ type admission struct {
 
 // Join lets a session in, if it may.
 func (a admission) Join(p ws.Peer, j wire.Join) error {
+	for range joinTries {
+		err := a.join(p, j)
+		if !errors.Is(err, rtc.ErrNoSession) {
+			return err
+		}
+	}
+	return rtc.ErrNoSession
+}
+
+// joinTries is how often a session is let in that ends each time just while it joins again.
+const joinTries = 3
+
+// join is Join unless the session, which was in already, has ended meanwhile: then it has to be let in
+// anew, or nobody would know of it, who might be disconnected and come back.
+func (a admission) join(p ws.Peer, j wire.Join) error {
 	grant, err := a.access.Admit(p.ClientID, p.Remote, j)
 	if err != nil {
 		return err
@@ -33,6 +48,7 @@ func (a admission) Join(p ws.Peer, j wire.Join) error {
 	j.Token = "" // nobody else needs the secret
 	err = a.JoinAs(p.ClientID, j, rtc.Grant{
 		Role: grant.Role, MaxParticipants: grant.MaxParticipants, Linger: grant.Linger, Managed: grant.Managed,
+		Present: grant.Again,
 	})
 	if err != nil {
 		a.access.Undo(grant)

@@ -18,6 +18,9 @@ type Grant struct {
 	Linger            time.Duration // how long the call outlives its last session; 0 unless managed
 	TokenID           string        // of the token that was used, empty without
 	Data              string        // of the token
+	// Again says that the session was admitted before and has not ended: it is in, or just coming in.
+	// This grant starts no session; if it has ended meanwhile, Admit is to be asked once more.
+	Again bool
 
 	group, call, session string
 	seq                  uint64 // of the admission; 0 for a session that is in already
@@ -133,19 +136,20 @@ func (s *Service) used(groupID, callID string) bool {
 // enter makes a session a member of a call.
 func (s *Service) enter(c *call, j wire.Join, t *token) (Grant, error) {
 	g := s.grant(c, j, t)
+	_, session := c.ejectedSessions[j.SessionID]
+	_, user := c.ejectedUsers[j.UserID]
+	if session || user || c.sealed { // also one that is still in: it is on its way out
+		return Grant{}, ErrEjected
+	}
 	if m := c.members[j.SessionID]; m != nil {
 		switch {
 		case m.user == j.UserID && m.token == t:
+			g.Again = true
 			return g, nil
 		case t == nil:
 			return Grant{}, bad("session is in the call as another user")
 		}
 		return Grant{}, ErrTokenInvalid
-	}
-	_, session := c.ejectedSessions[j.SessionID]
-	_, user := c.ejectedUsers[j.UserID]
-	if session || user || c.sealed {
-		return Grant{}, ErrEjected
 	}
 	if t != nil {
 		if t.uses == 0 {

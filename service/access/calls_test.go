@@ -269,6 +269,28 @@ func TestEjected(t *testing.T) {
 	admitted(t, s, "a", join(other, "u", "s1", ""))
 }
 
+// TestEjectedBeforeItIsOut shows TK-21: a session that is disconnected but not out yet does not join
+// again meanwhile, with or without token; and one that is in is told apart from one that is new.
+func TestEjectedBeforeItIsOut(t *testing.T) {
+	s := newService(access.Config{}, nil)
+	for _, token := range []bool{false, true} {
+		call, text := create(t, s, "a", access.CallOptions{}), ""
+		if token {
+			text = mint(t, s, "a", call, access.TokenRequest{UserID: "u"}).Token
+		}
+		if admitted(t, s, "a", join(call, "u", "s", text)).Again {
+			t.Error("again, the first time")
+		}
+		if !admitted(t, s, "a", join(call, "u", "s", text)).Again {
+			t.Error("not again, the second time")
+		}
+		s.Eject("a", call, "s")
+		if _, err := s.Admit("a", here, join(call, "u", "s", text)); err == nil {
+			t.Errorf("joined again before it was out; with a token: %v", token)
+		}
+	}
+}
+
 // TestDrop shows TK-04 for clients whose key changes, or who are gone: no token of theirs is good any
 // more, and of who is gone there is nothing left.
 func TestDrop(t *testing.T) {

@@ -41,6 +41,10 @@ func (s *Server) JoinAs(groupID string, j wire.Join, g Grant) error {
 			continue
 		}
 		old := s.sessions[key{groupID, j.SessionID}]
+		if old == nil && g.Present {
+			s.mu.Unlock()
+			return ErrNoSession
+		}
 		if old == nil {
 			ses, err := s.addLocked(info, g)
 			s.mu.Unlock()

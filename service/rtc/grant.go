@@ -26,6 +26,10 @@ type Grant struct {
 	// joining it.
 	Managed bool
 
+	// Present says that the session is in already, so that there is nothing to start: if it is not, or
+	// not any more, the join fails with ErrNoSession.
+	Present bool
+
 	// EndOnCreatorLeave ends the call with this session if it is the call's first.
 	EndOnCreatorLeave bool
 }

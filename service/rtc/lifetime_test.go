@@ -363,3 +363,41 @@ func TestEndsAtOnce(t *testing.T) {
 		t.Errorf("%d calls ended for %d joins, %d sessions and %d calls left", over.Load(), made.Load(), b.Server.Count(), len(b.Server.Calls("g")))
 	}
 }
+
+// TestPresent shows TK-21: a join that is to find its session in starts none if that has ended, or ends
+// while it joins.
+func TestPresent(t *testing.T) {
+	ending, goOn := make(chan struct{}), make(chan struct{})
+	b := rtctest.NewBackend(t, func(cfg *rtc.Config) {
+		emit := cfg.Emit
+		cfg.Emit = func(e rtc.Event) {
+			if e.Kind == rtc.Closed && e.SessionID == "s" {
+				close(ending)
+				<-goOn
+			}
+			emit(e)
+		}
+	})
+	join := func(g rtc.Grant) error {
+		return b.Server.JoinAs("g", wire.Join{CallID: "call", UserID: "u", SessionID: "s"}, g)
+	}
+	if err := join(rtc.Grant{Present: true}); !errors.Is(err, rtc.ErrNoSession) {
+		t.Errorf("there was none: %v", err)
+	}
+	if err := errors.Join(join(rtc.Grant{}), join(rtc.Grant{Present: true})); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() { b.Server.Leave("g", "s") })
+	<-ending
+	all.Go(func() {
+		if err := join(rtc.Grant{Present: true}); !errors.Is(err, rtc.ErrNoSession) {
+			t.Errorf("it was ending: %v", err)
+		}
+	})
+	close(goOn)
+	all.Wait()
+	if b.Server.Exists("g", "s") {
+		t.Error("a session was started")
+	}
+}
