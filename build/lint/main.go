@@ -1,4 +1,5 @@
-// Command lint checks what the compiler does not: formatting, vet, and that imports point one way.
+// Command lint checks what the compiler does not: formatting, vet, that imports point one way, and that
+// every row of docs/security.md has a test.
 package main
 
 import (
@@ -46,6 +47,9 @@ func main() {
 	faults := append(format(), imports()...)
 	if out, err := exec.Command("go", "vet", "./...").CombinedOutput(); err != nil {
 		faults = append(faults, "go vet:\n"+string(out))
+	}
+	if out, err := exec.Command("go", "run", "./build/securitytable", "-check").CombinedOutput(); err != nil {
+		faults = append(faults, string(out))
 	}
 	for _, f := range faults {
 		fmt.Println(f)

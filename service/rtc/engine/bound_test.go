@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+// TestBound shows RT-10: of what an endpoint describes, sections, lines and candidates are bounded, and an
+// ICE-lite agent takes no candidate at all.
 func TestBound(t *testing.T) {
 	const head = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
 	const candidate = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n"

@@ -57,6 +57,8 @@ type EndpointConfig struct {
 	// Bend changes the server's answers before they are applied, for endpoints that do not keep to
 	// them.
 	Bend func(sdp string) string
+	// BendOffer changes the endpoint's offers before they are sent.
+	BendOffer func(sdp string) string
 	// NumberPackets counts what is sent in the transport-wide extension, as browsers do, so that
 	// the server gives feedback.
 	NumberPackets bool
@@ -264,6 +266,9 @@ func (e *Endpoint) Unlock() error { return e.dc.Send(channel.AppendUnlock(nil)) 
 
 // describe sends a description the way this endpoint signals.
 func (e *Endpoint) describe(d webrtc.SessionDescription) error {
+	if d.Type == webrtc.SDPTypeOffer && e.cfg.BendOffer != nil {
+		d.SDP = e.cfg.BendOffer(d.SDP)
+	}
 	data, err := wire.Description{Type: d.Type.String(), SDP: d.SDP}.Marshal()
 	if err != nil {
 		return err
