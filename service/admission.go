@@ -165,7 +165,7 @@ func countCall(info api.CallInfo, c rtc.CallInfo) api.CallInfo {
 // Create makes a call that can be joined.
 func (m managed) Create(ctx context.Context, group string, o api.CallOptions) (string, error) {
 	id, err := m.access.Create(ctx, group, access.CallOptions{
-		MediaMode: o.MediaMode, ArchiveMode: o.ArchiveMode, E2EE: o.E2EE,
+		CallID: o.CallID, MediaMode: o.MediaMode, ArchiveMode: o.ArchiveMode, E2EE: o.E2EE,
 		MaxParticipants: o.MaxParticipants, EndOnCreatorLeave: o.EndOnCreatorLeave,
 	})
 	return id, restError(err)
