@@ -197,6 +197,30 @@ func (x *exchange) authenticate() bool {
 	return false
 }
 
+// stillAuthorized looks again once the body is there, which takes as long as the peer likes: who has
+// begun a request before his key was replaced or revoked must not finish it after.
+func (x *exchange) stillAuthorized() bool {
+	if x.p.ClientID == "" {
+		return true
+	}
+	c, err := x.credentials()
+	var p Principal
+	if err == nil {
+		p, err = x.h.Auth.Authenticate(x.r.Context(), c)
+	}
+	switch {
+	case err != nil:
+		x.unauthorized(x.problemOfAuth(err))
+	case p.ClientID != x.p.ClientID || p.Epoch != x.p.Epoch:
+		x.unauthorized(x.problemOfAuth(errUnauthorized))
+	case !x.h.policy.Allows(p.Roles, x.route.key()):
+		x.refuse(problem{http.StatusForbidden, reasonForbidden, "forbidden"})
+	default:
+		return true
+	}
+	return false
+}
+
 // problemOfAuth returns the problem of failed authentication. Routes that answer in text say no
 // more than that, unless there is something to be done about it.
 func (x *exchange) problemOfAuth(err error) problem {

@@ -157,7 +157,8 @@ func validText(s string, n int) bool {
 	return len(s) <= n && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// body reads the body, which may be empty. If it cannot be had, the request has been answered.
+// body reads the body, which may be empty. If it cannot be had, or the client's credentials have not
+// outlived the wait for it, the request has been answered.
 func (x *exchange) body() ([]byte, bool) {
 	if x.r.ContentLength > maxBodyBytes {
 		x.w.Header().Set("Connection", "close")
@@ -172,6 +173,9 @@ func (x *exchange) body() ([]byte, bool) {
 		} else {
 			x.refuse(problem{http.StatusBadRequest, reasonBadJSON, err.Error()})
 		}
+		return nil, false
+	}
+	if x.r.ContentLength != 0 && !x.stillAuthorized() {
 		return nil, false
 	}
 	return data, true

@@ -3,7 +3,9 @@ package api_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -390,6 +392,55 @@ func TestOwnRoleOverREST(t *testing.T) {
 	for _, path := range []string{"/ws", "/calls", "/calls/a/sessions"} {
 		if rec := w.ask("GET", path, "", c1); rec.Code != http.StatusForbidden {
 			t.Errorf("%s without a role: %d %s", path, rec.Code, rec.Body)
+		}
+	}
+}
+
+// A lateBody is a body that comes after something has happened.
+type lateBody struct {
+	io.Reader
+	before func()
+}
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	if b.before != nil {
+		b.before()
+		b.before = nil
+	}
+	return b.Reader.Read(p)
+}
+
+// TestBodyAfterRevocation shows OT-03, and WX-13 for roles: who has begun a request and keeps its body back
+// until his key is replaced, or his role taken, gets nothing done, be it another key.
+func TestBodyAfterRevocation(t *testing.T) {
+	requests := [][3]string{
+		{"PUT", "/clients/self/key", `{"authKey":"` + key2 + `"}`}, {"POST", "/calls", ""}, {"POST", "/calls", "{}"},
+		{"POST", "/calls/a/tokens", `{"userID":"u"}`}, {"POST", "/calls/a/moderate", `{"action":"mute_all"}`},
+		{"POST", "/ws/tickets", ""}, {"POST", "/unregister", `{"clientID":"c1"}`},
+	}
+	for name, c := range map[string]struct {
+		happens func(*world)
+		status  int
+	}{
+		"nothing":        {func(*world) {}, 0},
+		"another key":    {func(w *world) { w.auth.keys["c1"] = key2 }, 401},
+		"another client": {func(w *world) { w.auth.fail = errors.New("authentication failed") }, 401},
+		"no role":        {func(w *world) { w.tenants["c1"].Roles = nil }, 403},
+	} {
+		for _, q := range requests {
+			w := newWorld(t, setup{cfg: api.Config{AllowSelfRegistration: true}})
+			r := httptest.NewRequest(q[0], q[1], &lateBody{strings.NewReader(q[2]), func() { c.happens(w) }})
+			r.SetBasicAuth("c1", key1)
+			rec := w.send(w.public, r)
+			switch {
+			case c.status == 0 && rec.Code >= 300:
+				t.Errorf("%s %s %q: %d %s", q[0], q[1], q[2], rec.Code, rec.Body)
+			case c.status != 0 && (rec.Code != c.status || len(w.did) > 0):
+				t.Errorf("%s, %s %s %q: %d, and it did %q", name, q[0], q[1], q[2], rec.Code, w.did)
+			}
+			if len(w.events) != 1 {
+				t.Errorf("%s, %s %s: %d events", name, q[0], q[1], len(w.events))
+			}
 		}
 	}
 }
