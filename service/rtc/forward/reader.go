@@ -21,6 +21,8 @@ type reader struct {
 	packets []packet
 	runs    []run
 
+	destinations [16]destination // of the subscriptions at hand
+
 	// The endpoint of the last packet: packets come in groups, and Known comes before Receive.
 	path netio.Path
 	peer *Peer
@@ -279,21 +281,55 @@ func (r *reader) fanOut(run *run) {
 	if len(subs) > 0 && pub.needed.Load()&needHistory != 0 {
 		r.keep(run)
 	}
-	for _, sub := range subs {
+	for len(subs) > 0 {
+		to := r.destinations[:r.aim(subs)]
+		for i := range to {
+			r.serve(&to[i], run)
+		}
+		clear(to)
+		subs = subs[min(len(subs), len(r.destinations)):]
+	}
+}
+
+// destination is where packets of a subscription go to.
+type destination struct {
+	sub     *Subscription
+	path    netio.Path
+	fetched byte // of the sealer, for nothing but to have it near
+}
+
+// aim finds out where the first of subs are to be sent to, as many as there is room for, and returns
+// how many have somewhere. All are asked before anything is written for the first of them: a voice
+// comes so seldom that what it needs of a receiver lies in memory, and so the processor fetches it
+// for many at a time.
+func (r *reader) aim(subs []*Subscription) (n int) {
+	for _, sub := range subs[:min(len(subs), len(r.destinations))] {
 		path := sub.peer.path.Load()
 		if path == nil || sub.closed.Load() {
 			continue
 		}
-		r.sent, r.octets = 0, 0
-		if sub.view != nil {
-			r.showRun(sub, *path, run)
-		} else {
-			r.play(sub, *path, run)
+		d := &r.destinations[n]
+		d.sub, d.path = sub, *path
+		if s := sub.sealer; s != nil {
+			d.fetched = s.salt[0]
 		}
-		sub.packets.Add(r.sent)
-		sub.octets.Add(r.octets)
-		r.counts.PacketsOut += r.sent
+		n++
 	}
+	return n
+}
+
+// serve sends a receiver what it is to have of a run.
+func (r *reader) serve(to *destination, run *run) {
+	sub := to.sub
+	r.sent, r.octets = 0, 0
+	if sub.view != nil {
+		r.showRun(sub, to.path, run)
+	} else {
+		r.play(sub, to.path, run)
+	}
+	sub.packets.Add(r.sent)
+	sub.octets.Add(r.octets)
+	r.counts.PacketsOut += r.sent
 }
 
 // play sends a receiver the packets of a sound.
