@@ -284,12 +284,26 @@ func TestOpenRegistration(t *testing.T) {
 		on + "api.http.listen_address = '127.0.0.1:8045'":                       "",
 		on + tls + "api.http.listen_address = '127.0.0.1:8045'":                 "",
 		on + "api.security.registration_cidrs = ['10.0.0.0/8', 'fd00::/8']\n\n": "",
+		// A fence around everybody is none.
+		on + tls + "api.security.registration_cidrs = ['0.0.0.0/0']":        "lets anyone who reaches the API register",
+		on + tls + "api.security.registration_cidrs = ['fd00::/8', '::/0']": "lets anyone who reaches the API register",
 	} {
 		_, report := load([]byte(text), file, nil)
 		if report.Err != nil || want == "" && len(report.Warnings) != 0 || !strings.Contains(strings.Join(report.Warnings, ""), want) {
 			t.Errorf("%s\n%s", text, report)
 		}
 	}
+}
+
+// TestTrustEverybody shows OT-04 and CR-08: production does not believe everybody's forwarded headers, nor
+// take a list of all addresses for a fence.
+func TestTrustEverybody(t *testing.T) {
+	for _, list := range []string{"0.0.0.0/0", "::/0", "::ffff:0:0/96", "10.0.0.0/8', '1.2.3.4/0"} {
+		judge(t, "api.http.trusted_proxies = ['"+list+"']", "api.http.trusted_proxies")
+		judge(t, "api.security.allow_self_registration = true\napi.http.listen_address = '10.0.0.1:8045'\n"+
+			"api.security.registration_cidrs = ['"+list+"']", "api.security.allow_self_registration")
+	}
+	judge(t, "api.http.trusted_proxies = ['10.0.0.0/8', '::1']", "")
 }
 
 // TestPlainHTTP shows C23: plain HTTP is never refused nor a finding, but production takes note of it.

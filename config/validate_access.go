@@ -58,7 +58,12 @@ func (k *checking) checkRegistration() {
 	const key = "api.security.allow_self_registration"
 	k.prefixes("api.security.registration_cidrs", s.RegistrationCIDRs)
 	k.prefixes("api.http.trusted_proxies", http.TrustedProxies)
-	fenced := s.RegistrationToken != "" || len(s.RegistrationCIDRs) > 0 || http.TLS.Enable && http.TLS.ClientAuth == ClientAuthRequire
+	if everywhere(http.TrustedProxies) {
+		k.weakness("api.http.trusted_proxies", strings.Join(http.TrustedProxies, ","),
+			"holds every address: anybody could say where a request came from, and that it was encrypted")
+	}
+	nets := len(s.RegistrationCIDRs) > 0 && !everywhere(s.RegistrationCIDRs)
+	fenced := s.RegistrationToken != "" || nets || http.TLS.Enable && http.TLS.ClientAuth == ClientAuthRequire
 	switch {
 	case !s.AllowSelfRegistration || isLoopback(http.ListenAddress) || fenced:
 	case !http.TLS.Enable:
@@ -68,6 +73,12 @@ func (k *checking) checkRegistration() {
 		k.doubt(key, "lets anyone who reaches the API register: set api.security.registration_token, api.security.registration_cidrs "+
 			"or api.http.tls.client_auth = \"require\"")
 	}
+}
+
+// everywhere reports whether a list of prefixes has all addresses of a kind in one.
+func everywhere(list []string) bool {
+	prefixes, err := Prefixes(list)
+	return err == nil && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Bits() == 0 })
 }
 
 // checkAccess applies the rules for credentials on the way.
