@@ -201,6 +201,7 @@ func TestClientOnline(t *testing.T) {
 		{online("client", "add", "a", "-roles", ""), request{"POST", "/admin/clients", `{"clientID":"a","authKey":"` + key + `","roles":[]}`}},
 		{online("client", "roles", "a/b", "x"), request{"PUT", "/admin/clients/a%2Fb/roles", `{"roles":["x"]}`}},
 		{online("client", "roles", "a"), request{"PUT", "/admin/clients/a/roles", `{"roles":[]}`}},
+		{online("client", "roles", "a", "-default"), request{"PUT", "/admin/clients/a/roles", `{"roles":null}`}},
 		{online("client", "rotate", "a", "-grace", "90s"), request{"POST", "/admin/clients/a/rotate", `{"authKey":"` + key + `","graceSeconds":90}`}},
 		{online("client", "revoke", "a"), request{"POST", "/admin/clients/a/revoke", ""}},
 		{online("client", "rm", "a?b"), request{"DELETE", "/admin/clients/a%3Fb", ""}},

@@ -32,6 +32,7 @@ func TestClientsOverAdmin(t *testing.T) {
 		{"POST /admin/clients", add(`,"roles":["client","x.y"]`), 201, "{\"clientID\":\"new\",\"code\":\"201\",\"unknownRoles\":[\"x.y\"]}\n", "add new [client x.y]"},
 		{"PUT /admin/clients/c1/roles", `{"roles":["moderate"]}`, 200, "{\"clientID\":\"c1\",\"code\":\"200\"}\n", "roles c1 moderate"},
 		{"PUT /admin/clients/c1/roles", `{"roles":[]}`, 200, "{\"clientID\":\"c1\",\"code\":\"200\"}\n", "roles c1 "},
+		{"PUT /admin/clients/c1/roles", `{"roles":null}`, 200, "{\"clientID\":\"c1\",\"code\":\"200\"}\n", "roles c1 default"},
 		{"POST /admin/clients/c1/rotate", `{"authKey":"` + key2 + `","graceSeconds":0}`, 200, "{\"code\":\"200\"}\n", "rotate c1 0s"},
 		{"POST /admin/clients/c1/revoke", "", 200, "{\"code\":\"200\"}\n", "revoke c1"},
 		{"DELETE /admin/clients/c1", "", 200, "{\"code\":\"200\"}\n", "remove c1"},

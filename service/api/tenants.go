@@ -125,7 +125,14 @@ func (x *exchange) setRoles() {
 		return
 	}
 	var roles []string
-	if !x.decode(rolesField(&roles).must()) || x.reserved(roles) {
+	list := rolesField(&roles)
+	orNull := field{name: list.name, required: true, set: func(v any) *problem {
+		if v == nil { // the default role
+			return nil
+		}
+		return list.set(v)
+	}}
+	if !x.decode(orNull) || x.reserved(roles) {
 		return
 	}
 	if err := x.h.Tenants.SetRoles(x.r.Context(), id, roles); err != nil {

@@ -220,7 +220,11 @@ func (w *world) SetRoles(_ context.Context, id string, roles []string) error {
 	if err := w.find(id); err != nil {
 		return err
 	}
-	if err := w.note("roles %s %s", id, strings.Join(roles, "+")); err != nil {
+	names := strings.Join(roles, "+")
+	if roles == nil {
+		names = "default"
+	}
+	if err := w.note("roles %s %s", id, names); err != nil {
 		return err
 	}
 	w.mu.Lock()
