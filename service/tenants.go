@@ -33,7 +33,8 @@ type tenants struct {
 }
 
 // Rotate replaces a client's key. The former key, its bearer token, its tickets and join tokens are
-// dead at once; what they had opened goes on for the time of grace, or ends now if there is none.
+// dead at once; what they had opened goes on for the time of grace, or ends now if there is none. After
+// the grace the connections end, and the sessions unless the client has connected with the new key.
 func (t *tenants) Rotate(ctx context.Context, id, key string, grace time.Duration) error {
 	epoch, err := t.auth.Rotate(ctx, id, key)
 	if err != nil {
@@ -44,8 +45,13 @@ func (t *tenants) Rotate(ctx context.Context, id, key string, grace time.Duratio
 		t.cut(id, epoch)
 		return nil
 	}
-	// Sessions go on after the grace, too, for a backend that has come back with the new key.
-	t.later.after(grace, func() { t.ws.CutBefore(id, epoch) })
+	// Sessions go on after the grace, too, for a backend that has come back with the new key. If none
+	// has, they may be those of whoever else knows the old one.
+	t.later.after(grace, func() {
+		if !t.ws.CutBefore(id, epoch) {
+			t.calls.EndGroup(id)
+		}
+	})
 	return nil
 }
 

@@ -21,9 +21,14 @@ func (s *Server) DropClient(clientID string) { await(s.drop(clientID)) }
 
 // CutBefore closes the connections of a client whose credentials are of an epoch before the given
 // one, also those that are just being opened. What was to be sent to them goes to the others, or
-// waits. It returns when no message from them is handled any more and must not be called from
+// waits. It returns when no message from them is handled any more, and whether the client has connected
+// with credentials of that epoch or a later one since it has had sessions. It must not be called from
 // within Calls.
-func (s *Server) CutBefore(clientID string, epoch uint64) { await(s.cutBefore(clientID, epoch)) }
+func (s *Server) CutBefore(clientID string, epoch uint64) (back bool) {
+	cut, back := s.cutBefore(clientID, epoch)
+	await(cut)
+	return back
+}
 
 // SetRoles gives the connections of a client other roles, from the next message on. Roles with
 // which no connection may be opened close them, as with CutBefore.
@@ -52,15 +57,15 @@ func (s *Server) drop(clientID string) []*conn {
 	return s.cut(cl, errDropped, func(*conn) bool { return true })
 }
 
-func (s *Server) cutBefore(clientID string, epoch uint64) []*conn {
+func (s *Server) cutBefore(clientID string, epoch uint64) (cut []*conn, back bool) {
 	s.mu.Lock()
 	defer s.unlock()
 	cl := s.clients[clientID]
 	if cl == nil {
-		return nil
+		return nil, false
 	}
 	cl.epoch = max(cl.epoch, epoch)
-	return s.cut(cl, errRevoked, func(c *conn) bool { return c.peer.Epoch < epoch })
+	return s.cut(cl, errRevoked, func(c *conn) bool { return c.peer.Epoch < epoch }), cl.newest >= epoch
 }
 
 func (s *Server) setRoles(clientID string, r policy.Roles) []*conn {

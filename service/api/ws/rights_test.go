@@ -432,7 +432,9 @@ func TestCutBefore(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); old.expectCode(ws.CloseRevoked) }()
 	began := time.Now()
-	r.CutBefore("c1", 2)
+	if !r.CutBefore("c1", 2) {
+		t.Error("the client has not come back, it is said")
+	}
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -452,9 +454,11 @@ func TestCutBefore(t *testing.T) {
 	defer late.Close()
 	late.t = t
 	late.expectCode(ws.CloseRevoked)
-	r.CutBefore("nobody", 9)
 	other.join("s2")
 	r.calls.await(t, "join c2/s2", 1)
+	if r.CutBefore("nobody", 9) || r.CutBefore("c2", 2) {
+		t.Error("a client has come back that has not, it is said")
+	}
 }
 
 // TestDroppedClientIsToldWhy shows RT-05 at the socket: code 4401 within a second, although one

@@ -41,6 +41,7 @@ type client struct {
 	routes   map[string]*route
 	dropped  bool
 	epoch    uint64 // connections whose credentials are older are cut
+	newest   uint64 // epoch that any connection had
 	changes  uint64 // of roles
 
 	parkedMessages, parkedBytes, parkedCloses int
@@ -133,6 +134,7 @@ func (s *Server) attach(c *conn, hello []byte) {
 		s.fail(c, errShuttingDown)
 		return
 	}
+	cl.newest = max(cl.newest, c.peer.Epoch)
 	for _, r := range cl.routes {
 		if r.conn == nil {
 			r.conn = c
