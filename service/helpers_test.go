@@ -33,7 +33,8 @@ type server struct {
 	done chan error         // of Run
 }
 
-// start runs a server on loopback; it ends with the test.
+// start runs a server on loopback; it ends with the test. Its store is in memory unless change names a
+// folder for it.
 func start(t *testing.T, log *slog.Logger, change func(*config.Config)) *server {
 	t.Helper()
 	cfg := config.Default()
@@ -48,7 +49,7 @@ func start(t *testing.T, log *slog.Logger, change func(*config.Config)) *server 
 	}
 	media := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), rtctest.FreePort(t))
 	s, err := service.New(t.Context(), cfg, service.Options{
-		Log: log, MemoryStore: true,
+		Log: log, MemoryStore: cfg.Store == config.Default().Store,
 		Media: func(c *rtc.Config) {
 			c.UDPAddrs, c.TCPAddrs = []netip.AddrPort{media}, []netip.AddrPort{media}
 			c.Engine.Local = []netip.Addr{media.Addr()}

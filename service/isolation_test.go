@@ -23,15 +23,20 @@ import (
 // raw is a WebSocket without anything around it.
 func raw(t *testing.T, s *server, id string) *websocket.Conn {
 	t.Helper()
+	return rawWith(t, s, basic(id, key))
+}
+
+// rawWith is raw for any credentials.
+func rawWith(t *testing.T, s *server, authorization string) *websocket.Conn {
+	t.Helper()
 	u, err := url.Parse(s.url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u.Scheme, u.Path = "ws", "/ws"
-	h := http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+key))}}
-	c, resp, err := websocket.DefaultDialer.Dial(u.String(), h)
+	c, resp, err := websocket.DefaultDialer.Dial(u.String(), http.Header{"Authorization": {authorization}})
 	if err != nil {
-		t.Fatalf("open a websocket as %s: %v", id, err)
+		t.Fatalf("open a websocket: %v", err)
 	}
 	_ = resp.Body.Close()
 	t.Cleanup(func() { _ = c.Close() })

@@ -67,19 +67,23 @@ func (r *Remote) event(e client.Event) {
 // Join makes an endpoint that has joined a call but not connected. It ends with the test.
 func (r *Remote) Join(t testing.TB, call, session string, cfg EndpointConfig) *Endpoint {
 	t.Helper()
-	cfg.Send = func(st wire.SignalType, data []byte) { _ = r.Conn.SendSignal(session, st, data) }
+	return r.JoinAs(t, client.Join{CallID: call, UserID: "user-" + session, SessionID: session}, cfg)
+}
+
+// JoinAs is Join for a join that says more, such as a token.
+func (r *Remote) JoinAs(t testing.TB, j client.Join, cfg EndpointConfig) *Endpoint {
+	t.Helper()
+	j.DCSignaling = cfg.ChannelSignalling
+	cfg.Send = func(st wire.SignalType, data []byte) { _ = r.Conn.SendSignal(j.SessionID, st, data) }
 	e, err := NewEndpoint(cfg)
 	if err != nil {
 		t.Fatalf("make endpoint: %v", err)
 	}
 	t.Cleanup(e.Close)
 	r.mu.Lock()
-	r.endpoints[session] = e
+	r.endpoints[j.SessionID] = e
 	r.mu.Unlock()
-	err = r.Conn.Join(client.Join{
-		CallID: call, UserID: "user-" + session, SessionID: session, DCSignaling: cfg.ChannelSignalling,
-	})
-	if err != nil {
+	if err := r.Conn.Join(j); err != nil {
 		t.Fatalf("join: %v", err)
 	}
 	return e
