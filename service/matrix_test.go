@@ -47,6 +47,7 @@ type trespass struct {
 	own           int  // for the owner, while it lives; 0: not asked
 	operators     bool // the route is on the operator's listener
 	taken         bool // the route says what is taken, as the protocol has it: missing is not compared
+	keys          bool // it is about keys, which is slow, and not about calls: it is asked once
 }
 
 // trespasses has every route there is.
@@ -60,8 +61,8 @@ var trespasses = map[string][]trespass{
 		{request: "GET /debug/pprof/cmdline?{call}", status: 404},
 		{request: "GET /debug/pprof/{call}", status: 404, operators: true},
 	},
-	"POST /register":   {{request: "POST /register", body: `{"clientID":"{client}","authKey":"` + key + `x"}`, status: 400, taken: true}},
-	"POST /login":      {{request: "POST /login", body: `{"clientID":"{client}","authKey":"` + key + `x"}`, status: 400}},
+	"POST /register":   {{request: "POST /register", body: `{"clientID":"{client}","authKey":"` + key + `x"}`, status: 400, taken: true, keys: true}},
+	"POST /login":      {{request: "POST /login", body: `{"clientID":"{client}","authKey":"` + key + `x"}`, status: 400, keys: true}},
 	"POST /unregister": {{request: "POST /unregister", body: `{"clientID":"{client}"}`, status: 403}},
 	"PUT /clients/self/key": {
 		{request: "PUT /clients/self/key", body: `{"authKey":"` + key + `","clientID":"{client}"}`, status: 400},
@@ -234,6 +235,9 @@ func (b *intruder) requests(t *testing.T, when string, foreign, missing ids) {
 	t.Helper()
 	for route, all := range trespasses {
 		for _, a := range all {
+			if a.keys && when != "before" {
+				continue
+			}
 			f := b.inquire(t, a, foreign)
 			if f.status != a.status {
 				t.Errorf("%s, %s: foreign: %v, want %d", when, a.request, f, a.status)

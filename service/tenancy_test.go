@@ -30,6 +30,7 @@ const auditKey = "an auditor secret that is long enough, 456"
 type estate struct {
 	url, admin string // of the listeners
 	audit      string // folder of the record
+	marks      int    // see events
 }
 
 func openEstate(t *testing.T, log *slog.Logger, change func(*config.Config)) *estate {
