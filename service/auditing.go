@@ -88,6 +88,8 @@ func (s *Server) recordMessage(e ws.Event) {
 		out.Object = audit.Object{Kind: "connection", ID: e.ConnID}
 	}
 	s.audit.Record(out)
+	// A flood of messages waits for the disk here, in the connections that it comes by.
+	s.audit.Pace(out.Actor)
 }
 
 // moderated is what a moderation is about.

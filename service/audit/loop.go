@@ -118,6 +118,7 @@ func (r *Recorder) afterwards(batch []Event, lost uint64, was error) (extra []Ev
 func (r *Recorder) committed(n, written int, reported uint64, err error) {
 	v := r.journal.view()
 	r.mu.Lock()
+	r.uncount(r.pending[:n])
 	r.pending = r.pending[n:]
 	if len(r.pending) == 0 {
 		r.pending = nil

@@ -107,8 +107,9 @@ type Recorder struct {
 
 	mu      sync.Mutex // guards the fields below
 	pending []Event
-	taken   uint64 // events taken in ever
-	done    uint64 // of those, committed or given up
+	waiting map[Actor]int // of pending, by whose they are
+	taken   uint64        // events taken in ever
+	done    uint64        // of those, committed or given up
 	stats   Stats
 	lost    uint64 // dropped and not on record yet
 	failing error
@@ -148,7 +149,7 @@ func openRecorder(cfg Config, log *slog.Logger, open opener) (_ *Recorder, err e
 	r := &Recorder{
 		dir: cfg.Dir, block: cfg.OnFailure == Block, queue: cfg.Queue, log: log, lock: lock,
 		quit: make(chan struct{}), wake: make(chan struct{}, 1), soon: make(chan struct{}, 1),
-		closed: make(chan struct{}), changed: make(chan struct{}), index: newIndexCache(cfg.Dir),
+		closed: make(chan struct{}), changed: make(chan struct{}), waiting: make(map[Actor]int), index: newIndexCache(cfg.Dir),
 	}
 	defer func() {
 		if err != nil {
@@ -218,6 +219,7 @@ func (r *Recorder) Record(e Event) {
 		r.lost++
 	} else {
 		r.pending = append(r.pending, e)
+		r.waiting[e.Actor]++
 		r.taken++
 	}
 	many := len(r.pending) >= commitSoon
