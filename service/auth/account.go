@@ -88,13 +88,19 @@ func (s *Service) Add(ctx context.Context, clientID, authKey string, roles []str
 // so: that is for the caller to end. Errors: ErrKeyShort, ErrKeyLong, ErrUnknownClient, *LimitError, those
 // of the store and ctx's; the former key is then still what it was.
 func (s *Service) Rotate(ctx context.Context, clientID, newKey string) (epoch uint64, err error) {
-	if epoch, err = s.rotate(ctx, clientID, newKey); err != nil {
+	return s.RotateFrom(ctx, clientID, newKey, 0)
+}
+
+// RotateFrom is Rotate for who has shown credentials of an epoch: it fails with ErrAuthentication if that
+// is over, so that of those who know a key nobody replaces the one that came after it. 0 is any epoch.
+func (s *Service) RotateFrom(ctx context.Context, clientID, newKey string, from uint64) (epoch uint64, err error) {
+	if epoch, err = s.rotate(ctx, clientID, newKey, from); err != nil {
 		return 0, fmt.Errorf("rotation failed: %w", err)
 	}
 	return epoch, nil
 }
 
-func (s *Service) rotate(ctx context.Context, clientID, newKey string) (uint64, error) {
+func (s *Service) rotate(ctx context.Context, clientID, newKey string, from uint64) (uint64, error) {
 	if err := checkKey(newKey); err != nil {
 		return 0, err
 	}
@@ -108,23 +114,26 @@ func (s *Service) rotate(ctx context.Context, clientID, newKey string) (uint64, 
 	if err != nil {
 		return 0, err
 	}
-	return s.supersede(ctx, clientID, hash, false)
+	return s.supersede(ctx, clientID, hash, false, from)
 }
 
 // Revoke leaves a client without a key until Rotate gives it one. When it returns, its key, token and
 // tickets are dead. What is connected stays so: that is for the caller to end.
 func (s *Service) Revoke(ctx context.Context, clientID string) (epoch uint64, err error) {
 	// A hash that no key has: also a server that does not know of revocation refuses all of them.
-	if epoch, err = s.supersede(ctx, clientID, s.hasher.unmatched(), true); err != nil {
+	if epoch, err = s.supersede(ctx, clientID, s.hasher.unmatched(), true, 0); err != nil {
 		return 0, fmt.Errorf("revocation failed: %w", err)
 	}
 	return epoch, nil
 }
 
 // supersede begins a new epoch of a client. Credentials of the former one are refused as soon as the store
-// has the new one; what is held in memory of them goes too.
-func (s *Service) supersede(ctx context.Context, clientID string, hash []byte, revoked bool) (epoch uint64, err error) {
+// has the new one; what is held in memory of them goes too. It has to be the epoch from, unless that is 0.
+func (s *Service) supersede(ctx context.Context, clientID string, hash []byte, revoked bool, from uint64) (epoch uint64, err error) {
 	found, err := s.store.Change(ctx, clientID, func(a *Account) error {
+		if from != 0 && a.Epoch != from {
+			return ErrAuthentication
+		}
 		a.Epoch++
 		a.Hash, a.Revoked = hash, revoked
 		epoch = a.Epoch

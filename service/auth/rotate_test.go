@@ -67,6 +67,28 @@ func TestRotate(t *testing.T) {
 	}
 }
 
+// Row OT-03: who has shown a key does not replace the one that came after it, nor what came of a revocation.
+func TestRotateFrom(t *testing.T) {
+	s, _ := start(t, Config{})
+	mustRegister(t, s, "c1")
+	p := mustBasic(t, s, "c1", key)
+	if _, err := s.Revoke(t.Context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.RotateFrom(t.Context(), "c1", otherKey, p.Epoch)
+	wantErr(t, "rotate after revocation", err, ErrAuthentication, "rotation failed: authentication failed")
+	_, err = s.Authenticate(t.Context(), header(basic("c1", otherKey), here))
+	wantErr(t, "the key that was refused", err, ErrAuthentication, "authentication failed")
+	if _, err := s.Rotate(t.Context(), "c1", otherKey); err != nil {
+		t.Fatal(err)
+	}
+	p = mustBasic(t, s, "c1", otherKey)
+	if _, err := s.RotateFrom(t.Context(), "c1", key, p.Epoch); err != nil {
+		t.Error(err)
+	}
+	mustBasic(t, s, "c1", key)
+}
+
 // Row OT-03: what cannot be rotated leaves the former key as it is.
 func TestRotateRefuses(t *testing.T) {
 	s, m := start(t, Config{})
