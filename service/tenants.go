@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"rtcd/service/access"
@@ -30,14 +31,35 @@ type tenants struct {
 	log     *slog.Logger
 	refusal func(error) error // of authenticator
 	later   *later
+
+	roleMu sync.Mutex // held while roles change, so that connections get those that are stored
+
+	mu     sync.Mutex
+	graces map[string]int // times of grace that have not ended, by client
 }
+
+// maxGraces bounds how many times of grace of one client go on: each is remembered for up to a day.
+const maxGraces = 8
+
+// limitGraces counts rotations that asked for one more.
+const limitGraces metrics.Limit = "graces_per_client"
+
+var errGraces = errors.New("too many times of grace go on: rotate without one")
 
 // Rotate replaces a client's key. The former key, its bearer token, its tickets and join tokens are
 // dead at once; what they had opened goes on for the time of grace, or ends now if there is none. After
-// the grace the connections end, and the sessions unless the client has connected with the new key.
-func (t *tenants) Rotate(ctx context.Context, id, key string, grace time.Duration) error {
-	epoch, err := t.auth.Rotate(ctx, id, key)
+// the grace the connections end, and the sessions unless the client has connected with the new key. Who
+// asks for it with credentials of an epoch gets it in that epoch alone; 0 is any.
+func (t *tenants) Rotate(ctx context.Context, id, key string, from uint64, grace time.Duration) error {
+	if grace > 0 && !t.beginGrace(id) {
+		t.metrics.LimitHit(limitGraces)
+		return api.Refuse(http.StatusTooManyRequests, "limit_"+string(limitGraces), errGraces)
+	}
+	epoch, err := t.auth.RotateFrom(ctx, id, key, from)
 	if err != nil {
+		if grace > 0 {
+			t.endGrace(id)
+		}
 		return t.refuse(err)
 	}
 	t.access.DropTokens(id)
@@ -48,11 +70,34 @@ func (t *tenants) Rotate(ctx context.Context, id, key string, grace time.Duratio
 	// Sessions go on after the grace, too, for a backend that has come back with the new key. If none
 	// has, they may be those of whoever else knows the old one.
 	t.later.after(grace, func() {
+		defer t.endGrace(id)
 		if !t.ws.CutBefore(id, epoch) {
 			t.calls.EndGroup(id)
 		}
 	})
 	return nil
+}
+
+// beginGrace notes a time of grace, if the client may have one more.
+func (t *tenants) beginGrace(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.graces[id] >= maxGraces {
+		return false
+	}
+	if t.graces == nil {
+		t.graces = make(map[string]int)
+	}
+	t.graces[id]++
+	return true
+}
+
+func (t *tenants) endGrace(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.graces[id]--; t.graces[id] <= 0 {
+		delete(t.graces, id)
+	}
 }
 
 // Revoke leaves a client without a key and ends all it has.
@@ -74,6 +119,8 @@ func (t *tenants) cut(id string, epoch uint64) {
 
 // SetRoles gives a client other roles, its open connections included.
 func (t *tenants) SetRoles(ctx context.Context, id string, roles []string) error {
+	t.roleMu.Lock()
+	defer t.roleMu.Unlock()
 	if err := t.auth.SetRoles(ctx, id, roles); err != nil {
 		return t.refuse(err)
 	}
@@ -154,6 +201,7 @@ func (t *tenants) refuse(err error) error {
 		status int
 		reason string
 	}{
+		{auth.ErrAuthentication, http.StatusUnauthorized, "unauthorized"},
 		{auth.ErrUnknownClient, http.StatusNotFound, "not_found"},
 		{auth.ErrAlreadyRegistered, http.StatusConflict, "already_registered"},
 		{auth.ErrKeyShort, http.StatusBadRequest, "key_short"},

@@ -103,18 +103,18 @@ func (x *exchange) unregister() {
 }
 
 // rotateSelf serves PUT /clients/self/key.
-func (x *exchange) rotateSelf() { x.rotate(x.p.ClientID) }
+func (x *exchange) rotateSelf() { x.rotate(x.p.ClientID, x.p.Epoch) }
 
-// rotate replaces the key of a client by what the body says.
-func (x *exchange) rotate(id string) {
+// rotate replaces the key of a client by what the body says, in that epoch or, if it is 0, in any.
+func (x *exchange) rotate(id string, epoch uint64) {
 	x.object = clientObject(id)
 	var key string
 	var grace time.Duration
 	if !x.decode(keyField(&key).must(), secondsField("graceSeconds", &grace, 0, maxGrace)) {
 		return
 	}
-	if err := x.h.Tenants.Rotate(x.r.Context(), id, key, grace); err != nil {
-		x.fail(err)
+	if err := x.h.Tenants.Rotate(x.r.Context(), id, key, epoch, grace); err != nil {
+		x.unauthorized(x.problemOf(err))
 		return
 	}
 	x.done()

@@ -70,8 +70,9 @@ type Remover interface {
 // connections, sessions and tokens, when it returns.
 type Tenants interface {
 	Remover
-	// Rotate replaces a client's key. What the old one had opened ends after grace.
-	Rotate(ctx context.Context, clientID, authKey string, grace time.Duration) error
+	// Rotate replaces a client's key. What the old one had opened ends after grace. It is refused
+	// unless epoch is the client's, or 0, which is an operator's.
+	Rotate(ctx context.Context, clientID, authKey string, epoch uint64, grace time.Duration) error
 	// Revoke leaves a client without a key until Rotate.
 	Revoke(ctx context.Context, clientID string) error
 	SetRoles(ctx context.Context, clientID string, roles []string) error

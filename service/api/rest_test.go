@@ -46,7 +46,7 @@ func TestREST(t *testing.T) {
 		{"POST", "/calls/a/moderate", `{"action":"mute","sessionID":"s1"}`, 200, done, "moderate c1 a {Action:mute SessionID:s1 StreamID: Except:[] Active:false Until:}"},
 		{"POST", "/calls/a/moderate", `{"action":"mute_all","except":["s1","s2"]}`, 200, done, "moderate c1 a {Action:mute_all SessionID: StreamID: Except:[s1 s2] Active:false Until:}"},
 		{"POST", "/calls/a/moderate", `{"action":"mute_state","active":true}`, 200, done, "moderate c1 a {Action:mute_state SessionID: StreamID: Except:[] Active:true Until:}"},
-		{"PUT", "/clients/self/key", `{"authKey":"` + key2 + `","graceSeconds":30}`, 200, done, "rotate c1 30s"},
+		{"PUT", "/clients/self/key", `{"authKey":"` + key2 + `","graceSeconds":30}`, 200, done, "rotate c1 30s from 1"},
 		{"POST", "/ws/tickets", "", 201, `{"code":"201","expiresAt":"2026-11-24T12:00:00.000Z","ticket":"` + canary + `","url":"/ws"}` + "\n", "ticket c1 127.0.0.1"},
 		{"GET", "/healthz", "", 200, "{\"status\":\"ok\"}\n", ""},
 		{"GET", "/ready", "", 200, "{\"status\":\"ready\"}\n", ""},
@@ -425,6 +425,7 @@ func TestBodyAfterRevocation(t *testing.T) {
 		"nothing":        {func(*world) {}, 0},
 		"another key":    {func(w *world) { w.auth.keys["c1"] = key2 }, 401},
 		"another client": {func(w *world) { w.auth.fail = errors.New("authentication failed") }, 401},
+		"another epoch":  {func(w *world) { w.tenants["c1"].Epoch++ }, 401},
 		"no role":        {func(w *world) { w.tenants["c1"].Roles = nil }, 403},
 	} {
 		for _, q := range requests {

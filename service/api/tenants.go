@@ -146,7 +146,7 @@ func (x *exchange) setRoles() {
 // rotateTenant serves POST /admin/clients/{clientID}/rotate.
 func (x *exchange) rotateTenant() {
 	if id, ok := x.tenantID(); ok {
-		x.rotate(id)
+		x.rotate(id, 0)
 	}
 }
 

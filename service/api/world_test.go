@@ -77,7 +77,7 @@ func (a rolesAuth) Authenticate(ctx context.Context, c api.Credentials) (api.Pri
 	default:
 		a.w.mu.Lock()
 		defer a.w.mu.Unlock()
-		p.Roles = rolesOf(a.w.policy, a.w.tenants[p.ClientID].Roles...)
+		p.Roles, p.Epoch = rolesOf(a.w.policy, a.w.tenants[p.ClientID].Roles...), a.w.tenants[p.ClientID].Epoch
 	}
 	return p, err
 }
@@ -199,12 +199,15 @@ func (w *world) Remove(_ context.Context, id string) error {
 	return w.note("remove %s", id)
 }
 
-func (w *world) Rotate(_ context.Context, id, key string, grace time.Duration) error {
+func (w *world) Rotate(_ context.Context, id, key string, epoch uint64, grace time.Duration) error {
 	if err := w.find(id); err != nil {
 		return err
 	}
 	if len(key) < 32 {
 		return errors.New("short key reached the tenants")
+	}
+	if epoch != 0 {
+		return w.note("rotate %s %s from %d", id, grace, epoch)
 	}
 	return w.note("rotate %s %s", id, grace)
 }
