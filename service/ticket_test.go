@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -210,18 +208,7 @@ func TestTickets(t *testing.T) {
 	s.stop() // all is written when it has ended
 	err := <-s.done
 	s.done <- err
-	texts := map[string]string{"log": log.String()}
-	files, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("audit log: %v %v", files, err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		texts["audit"] += string(b)
-	}
+	texts := map[string]string{"log": log.String(), "audit": auditText(t, dir)}
 	for name, text := range texts {
 		if !strings.Contains(text, "c1") {
 			t.Errorf("nothing of the client in the %s", name)
