@@ -110,7 +110,8 @@ func (s *Service) rotate(ctx context.Context, clientID, newKey string, from uint
 	} else if !found {
 		return 0, ErrUnknownClient
 	}
-	hash, err := s.newHash(ctx, newKey)
+	// Not that of registrations, which may come from anybody.
+	hash, err := s.newHash(ctx, s.rotations, newKey)
 	if err != nil {
 		return 0, err
 	}
@@ -177,12 +178,12 @@ func (s *Service) SetRoles(ctx context.Context, clientID string, roles []string)
 	return nil
 }
 
-// newHash is bcrypt of a new key, within the budget of registrations.
-func (s *Service) newHash(ctx context.Context, key string) ([]byte, error) {
-	if err := s.registrations.acquire(ctx, netip.Prefix{}); err != nil {
+// newHash is bcrypt of a new key, within a budget.
+func (s *Service) newHash(ctx context.Context, b *budget, key string) ([]byte, error) {
+	if err := b.acquire(ctx, netip.Prefix{}); err != nil {
 		return nil, err
 	}
-	defer s.registrations.release()
+	defer b.release()
 	return s.hasher.hash(key)
 }
 

@@ -79,7 +79,7 @@ func (r *refusal) Reason() string { return r.reason }
 // A LimitError says that a limit was hit and when it is worth trying again: a case for status
 // 429 with Retry-After.
 type LimitError struct {
-	// Limit names what was hit: "bcrypt_registrations", "bcrypt_logins", "failed_logins", "tokens",
+	// Limit names what was hit: "bcrypt_registrations", "bcrypt_logins", "bcrypt_rotations", "failed_logins", "tokens",
 	// "tickets_per_client" or "tickets".
 	Limit string
 	// RetryAfter is at least a second.

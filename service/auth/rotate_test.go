@@ -89,6 +89,16 @@ func TestRotateFrom(t *testing.T) {
 	mustBasic(t, s, "c1", key)
 }
 
+// Row OT-03: a flood of registrations does not keep a client from replacing its key.
+func TestRotateInAFlood(t *testing.T) {
+	s, _ := start(t, Config{})
+	mustRegister(t, s, "c1")
+	defer occupy(t, s.registrations)()
+	if _, err := s.Rotate(t.Context(), "c1", otherKey); err != nil {
+		t.Error(err)
+	}
+}
+
 // Row OT-03: what cannot be rotated leaves the former key as it is.
 func TestRotateRefuses(t *testing.T) {
 	s, m := start(t, Config{})
@@ -117,7 +127,7 @@ func TestRotateRefuses(t *testing.T) {
 	m.mu.Lock()
 	m.err = nil
 	m.mu.Unlock()
-	free := occupy(t, s.registrations)
+	free := occupy(t, s.rotations)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Rotate(ended, "c1", otherKey); !errors.Is(err, context.Canceled) {

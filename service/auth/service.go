@@ -1,8 +1,8 @@
 // Package auth tells who is asking: a registered client, by key, by token or by ticket, or an operator.
 //
 // Keys are stored as bcrypt hashes, which are slow to check on purpose. So that nobody can use
-// that against the server, checks run in small budgets, one for registrations and one for logins,
-// with bounded queues; a key that was right is remembered for a while under a keyed hash; and
+// that against the server, checks run in small budgets, one each for registrations, logins and new
+// keys, with bounded queues; a key that was right is remembered for a while under a keyed hash; and
 // who fails too often from one address waits. An unknown client and a wrong key take the same
 // path, give the same error and cost the same time.
 //
@@ -191,6 +191,7 @@ type Service struct {
 	onFailure     func(Failure)
 	hasher        *hasher
 	registrations *budget
+	rotations     *budget
 	logins        *budget
 	verified      *verifiedKeys
 	flights       *flights
@@ -300,6 +301,7 @@ func newService(cfg Config, store KeyStore, log *slog.Logger) *Service {
 		onRevoke:      cfg.OnRevoke,
 		hasher:        newHasher(cfg.BcryptCost),
 		registrations: newBudget("bcrypt_registrations", workers, queueLength, registerPatience),
+		rotations:     newBudget("bcrypt_rotations", 1, queueLength, loginPatience),
 		logins:        newBudget("bcrypt_logins", workers, queueLength, loginPatience),
 		verified:      newVerifiedKeys(),
 		flights:       newFlights(),
@@ -356,7 +358,7 @@ func (s *Service) register(ctx context.Context, clientID, authKey string, roles 
 	if taken {
 		return ErrAlreadyRegistered
 	}
-	hash, err := s.newHash(ctx, authKey)
+	hash, err := s.newHash(ctx, s.registrations, authKey)
 	if err != nil {
 		return err
 	}
