@@ -21,11 +21,15 @@ import (
 // access says who may, package rtc does it. It is ws.Calls, and what the API needs of calls.
 type admission struct {
 	*rtc.Server
-	access *access.Service
+	access     *access.Service
+	recordable func() error // why nothing may happen, as it could not be recorded
 }
 
 // Join lets a session in, if it may.
 func (a admission) Join(p ws.Peer, j wire.Join) error {
+	if err := a.unrecorded(); err != nil {
+		return err
+	}
 	for range joinTries {
 		err := a.join(p, j)
 		if !errors.Is(err, rtc.ErrNoSession) {
@@ -65,7 +69,22 @@ func (a admission) join(p ws.Peer, j wire.Join) error {
 }
 
 // Moderate does what a moderator wants. What is not the client's own looks like what is not there.
-func (a admission) Moderate(p ws.Peer, m wire.Moderate) error { return a.moderate(p.ClientID, m) }
+func (a admission) Moderate(p ws.Peer, m wire.Moderate) error {
+	if err := a.unrecorded(); err != nil {
+		return err
+	}
+	return a.moderate(p.ClientID, m)
+}
+
+// unrecorded refuses what comes over a WebSocket if it could not be recorded; the API does so for
+// itself. What goes on in calls, and leaving them, is not refused.
+func (a admission) unrecorded() error {
+	err := a.recordable()
+	if err != nil {
+		err = api.Refuse(http.StatusServiceUnavailable, "audit_unavailable", err)
+	}
+	return err
+}
 
 func (a admission) moderate(group string, m wire.Moderate) error {
 	switch m.Action {

@@ -221,7 +221,7 @@ func (s *Server) current(p ws.Peer) (policy.Roles, bool) {
 	return set, true
 }
 
-func (s *Server) admission() admission { return admission{s.calls, s.access} }
+func (s *Server) admission() admission { return admission{s.calls, s.access, s.audit.Ready} }
 
 func (s *Server) openAPI(ctx context.Context, opts Options) error {
 	s.load = api.StartLoad()
