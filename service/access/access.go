@@ -45,6 +45,7 @@ type Config struct {
 	WrongTokensPerMinute  int           // 10 from one address; further ones are told so
 	TokensPerCall         int           // 10,000 that live
 	TokensPerClient       int           // 100,000 that live
+	Tokens                int           // 500,000 that live, of all clients
 	ManagedCallsPerClient int           // 2,000
 	TokenData             DataPolicy    // what Token data may hold; DataOpaque
 
@@ -78,6 +79,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.WrongTokensPerMinute, 10)
 	orDefault(&c.TokensPerCall, 10_000)
 	orDefault(&c.TokensPerClient, 100_000)
+	orDefault(&c.Tokens, 500_000)
 	orDefault(&c.ManagedCallsPerClient, 2000)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -97,7 +97,7 @@ func (s *Service) Mint(groupID, callID string, r TokenRequest) (Token, error) {
 
 // mayMint says whether the client may have one more token.
 func (s *Service) mayMint(g *group, c *call, now time.Time) error {
-	if len(c.tokens) >= s.cfg.TokensPerCall || g.tokens >= s.cfg.TokensPerClient {
+	if len(c.tokens) >= s.cfg.TokensPerCall || g.tokens >= s.cfg.TokensPerClient || len(s.tokens) >= s.cfg.Tokens {
 		return ErrTooMany
 	}
 	if g.minting == nil {

@@ -350,10 +350,10 @@ func TestTokensPerMinute(t *testing.T) {
 }
 
 // TestTokensAreBounded shows that tokens that have expired make room, and that a client may have no
-// more than its share.
+// more than its share, nor all of them together more than there is room for.
 func TestTokensAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newService(access.Config{TokensPerCall: 3, TokensPerClient: 4}, nil)
+		s := newService(access.Config{TokensPerCall: 3, TokensPerClient: 4, Tokens: 6}, nil)
 		x, y := create(t, s, "a", access.CallOptions{}), create(t, s, "a", access.CallOptions{})
 		one := access.TokenRequest{UserID: "u", TTL: 10}
 		for range 3 {
@@ -364,6 +364,11 @@ func TestTokensAreBounded(t *testing.T) {
 		mint(t, s, "a", y, one)
 		_, err = s.Mint("a", y, one)
 		refused(t, "token 5 of a client", err, access.ErrTooMany)
+		z := create(t, s, "b", access.CallOptions{})
+		mint(t, s, "b", z, one)
+		mint(t, s, "b", z, one)
+		_, err = s.Mint("b", z, one)
+		refused(t, "token 7 of all", err, access.ErrTooMany)
 		time.Sleep(10 * time.Second)
 		mint(t, s, "a", x, one)
 	})
