@@ -211,7 +211,7 @@ type intruder struct {
 
 func newIntruder(ctx context.Context, t *testing.T, e *estate, n int) *intruder {
 	t.Helper()
-	b := &intruder{asker: e.account(t, fmt.Sprintf("intruder%d", n)), e: e}
+	b := &intruder{asker: tenant(fmt.Sprintf("intruder%d", n)), e: e}
 	b.from = []string{"X-Forwarded-For", fmt.Sprintf("198.51.100.%d", n+1)}
 	b.mine = ids{client: b.id, call: "my-call", session: "my-session", user: "my-user"}
 	b.v1, b.v2 = dial(t, e.url, b.asker, false, b.from...), dial(t, e.url, b.asker, true, b.from...)
@@ -376,8 +376,9 @@ func attack(ctx context.Context, t *testing.T, e *estate, n int, when string, fo
 // one for what does not exist. Meanwhile the call loses not one packet and is told of nothing.
 func TestTwoTenants(t *testing.T) {
 	ctx := within(t, 120*time.Second)
-	e := openEstate(t, nil, func(c *config.Config) { c.API.Security.AllowSelfRegistration = true })
-	a := e.account(t, "owner-of-it")
+	accounts := roles{"owner-of-it": nil, "intruder0": nil, "intruder1": nil, "intruder2": nil, "intruder3": nil}
+	e := openEstate(t, nil, accounts, func(c *config.Config) { c.API.Security.AllowSelfRegistration = true })
+	a := tenant("owner-of-it")
 	foreign := ids{client: a.id, call: "call-of-owner", session: "s1-of-owner", user: "user-s1-of-owner", stream: "voice_s1-of-owner", token: "rtcdjt_guess"}
 	missing := ids{client: "nobody-here", call: "call-of-noone", session: "s1-of-noone", user: "user-s1-of-noone", stream: "voice_s1-of-noone", token: "rtcdjt_other"}
 	attack(ctx, t, e, 0, "before", foreign, missing)
@@ -486,8 +487,8 @@ func own(ctx context.Context, t *testing.T, e *estate, a asker, r *rtctest.Remot
 // exist, costs the other not one packet.
 func TestSameIDsOfTwoTenants(t *testing.T) {
 	ctx := within(t, 90*time.Second)
-	e := openEstate(t, nil, nil)
-	a, b := e.account(t, "a"), e.account(t, "b")
+	e := openEstate(t, nil, roles{"a": nil, "b": nil}, nil)
+	a, b := tenant("a"), tenant("b")
 	const call = "call"
 	const ofB = 1 << 20 // where b's numbers begin
 	var ends []func() uint32

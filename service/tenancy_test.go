@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,12 +16,14 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"golang.org/x/crypto/bcrypt"
 
 	"rtcd/config"
 	"rtcd/service"
 	"rtcd/service/api/wire"
 	"rtcd/service/rtc"
 	"rtcd/service/rtc/rtctest"
+	"rtcd/service/store"
 )
 
 const auditKey = "an auditor secret that is long enough, 456"
@@ -33,7 +36,7 @@ type estate struct {
 	marks      int    // see events
 }
 
-func openEstate(t *testing.T, log *slog.Logger, change func(*config.Config)) *estate {
+func openEstate(t *testing.T, log *slog.Logger, accounts roles, change func(*config.Config)) *estate {
 	t.Helper()
 	cfg := config.Default()
 	cfg.API.HTTP.ListenAddress, cfg.API.Admin.ListenAddress = "127.0.0.1:0", "127.0.0.1:0"
@@ -46,6 +49,7 @@ func openEstate(t *testing.T, log *slog.Logger, change func(*config.Config)) *es
 	if change != nil {
 		change(&cfg)
 	}
+	seed(t, cfg.Store.DataSource, accounts)
 	media := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), rtctest.FreePort(t))
 	s, err := service.New(t.Context(), cfg, service.Options{
 		Log: log,
@@ -151,19 +155,29 @@ func must(t *testing.T, url string, as asker, request, body string) map[string]a
 	return out
 }
 
-// account adds a client with roles, or with the default one.
-func (e *estate) account(t *testing.T, id string, roles ...string) asker {
+// roles are those of each account; nil is the default one.
+type roles map[string][]string
+
+// keyHash is the hash of the key that all accounts have: to make one takes long.
+var keyHash = sync.OnceValues(func() ([]byte, error) { return bcrypt.GenerateFromPassword([]byte(key), 10) })
+
+// seed makes a store with accounts.
+func seed(t *testing.T, dir string, accounts roles) {
 	t.Helper()
-	body := map[string]any{"clientID": id, "authKey": key}
-	if roles != nil {
-		body["roles"] = roles
-	}
-	b, err := json.Marshal(body)
+	hash, err := keyHash()
 	if err != nil {
 		t.Fatal(err)
 	}
-	must(t, e.admin, operator, "POST /admin/clients", string(b))
-	return tenant(id)
+	st, err := store.Open(store.Config{Dir: dir}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, r := range accounts {
+		err = errors.Join(err, st.Insert(t.Context(), store.Client{ID: id, Hash: hash, Roles: r, Epoch: 1}))
+	}
+	if err = errors.Join(err, st.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // link is a bare WebSocket, and what came over it.

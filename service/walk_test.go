@@ -64,15 +64,15 @@ var publicDoors = []door{
 	{"POST /calls", "POST /calls", "", [...]int{401, 401, 201, 201, 403, 403, 401, 401}},
 	{"GET /calls/{callID}", "GET /calls/{call}", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
 	{"GET /calls/{callID}/sessions", "GET /calls/{call}/sessions", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
-	{"GET /calls/{callID}/sessions/{sessionID}", "GET /calls/{call}/sessions/s", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
+	{"GET /calls/{callID}/sessions/{sessionID}", "GET /calls/{call}/sessions/{session}", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
 	{"POST /calls/{callID}/tokens", "POST /calls/{call}/tokens", `{"userID":"u"}`, [...]int{401, 401, 404, 201, 403, 403, 401, 401}},
 	{refereeRoute, "POST /calls/{call}/moderate", `{"action":"mute_all"}`, [...]int{401, 401, 403, 200, 403, 404, 401, 401}}, // 404: a referee, but not of this call
 	{"POST /ws/tickets", "POST /ws/tickets", "", [...]int{401, 401, 201, 201, 403, 403, 401, 401}},
 	{"GET /ws", "GET /ws", "", [...]int{401, 401, 101, 101, 403, 403, 401, 401}},
-	{"DELETE /calls/{callID}/sessions/{sessionID}", "DELETE /calls/{call}/sessions/s", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
+	{"DELETE /calls/{callID}/sessions/{sessionID}", "DELETE /calls/{call}/sessions/{session}", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
 	{"DELETE /calls/{callID}", "DELETE /calls/{call}", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
 	{"PUT /clients/self/key", "PUT /clients/self/key", `{"authKey":"` + key + `"}`, [...]int{401, 401, 200, 200, 403, 403, 401, 401}}, // each its own
-	{"POST /unregister", "POST /unregister", `{"clientID":"owner"}`, [...]int{401, 401, 403, 200, 403, 403, 400, 403}},                // 400: it is gone
+	{"POST /unregister", "POST /unregister", `{"clientID":"owner"}`, [...]int{401, 401, 403, 200, 403, 403, 400, 403}},                // 400: the owner was first
 }
 
 var adminDoors = []door{
@@ -94,37 +94,31 @@ var adminDoors = []door{
 // walker is the server of a walk, and the owner's call that the walk is about.
 type walker struct {
 	*estate
-	owner  *link
-	calls  int
-	call   string
-	asked  int // requests, of which each comes from another address
-	forged int
+	owner         *link
+	calls         int
+	call, session string
+	asked         int // requests, of which each comes from another address
+	forged        int
 }
 
 func newWalker(t *testing.T) *walker {
 	t.Helper()
-	e := openEstate(t, nil, func(c *config.Config) {
+	accounts := roles{"owner": {"client", "referee"}, "other": nil, "lesser": {}, "custom": {"referee"}, "victim": {}}
+	e := openEstate(t, nil, accounts, func(c *config.Config) {
 		c.Policy.Roles = map[string]string{refereeRoute: "referee"}
 	})
-	e.account(t, "owner", "client", "referee")
-	for id, roles := range map[string][]string{"other": nil, "lesser": {}, "custom": {"referee"}, "victim": {}} {
-		e.account(t, id, roles...)
-	}
 	return &walker{estate: e}
 }
 
-// ready makes sure that the owner has a call with a session.
+// ready gives the owner a new call with a session. It does not last long: nobody connects.
 func (w *walker) ready(ctx context.Context, t *testing.T) {
 	t.Helper()
-	if w.call != "" && w.alive(t) {
-		return
-	}
 	if w.owner == nil {
 		w.owner = dial(t, w.url, tenant("owner"), false)
 	}
 	w.calls++
-	w.call = fmt.Sprintf("call%d", w.calls)
-	w.owner.send(t, wire.AppendJoin(nil, wire.Join{CallID: w.call, UserID: "u", SessionID: "s"}))
+	w.call, w.session = fmt.Sprintf("call%d", w.calls), fmt.Sprintf("session%d", w.calls)
+	w.owner.send(t, wire.AppendJoin(nil, wire.Join{CallID: w.call, UserID: "u", SessionID: w.session}))
 	w.owner.settle(ctx, t)
 	if !w.alive(t) {
 		t.Fatal("the owner has no call")
@@ -133,7 +127,7 @@ func (w *walker) ready(ctx context.Context, t *testing.T) {
 
 func (w *walker) alive(t *testing.T) bool {
 	t.Helper()
-	return inquire(t, w.url, tenant("owner"), "GET /calls/"+w.call+"/sessions/s", "").status == 200
+	return inquire(t, w.url, tenant("owner"), "GET /calls/"+w.call+"/sessions/"+w.session, "").status == 200
 }
 
 // ask asks as one of the columns.
@@ -155,7 +149,7 @@ func (w *walker) ask(t *testing.T, url string, d door, as int) told {
 			headers = append(headers, "Authorization", "Bearer "+strings.Repeat("0", 32))
 		}
 	}
-	names := strings.NewReplacer("{call}", w.call, "{new}", fmt.Sprintf("new%d", w.asked))
+	names := strings.NewReplacer("{call}", w.call, "{session}", w.session, "{new}", fmt.Sprintf("new%d", w.asked))
 	return inquire(t, url, a, names.Replace(d.request), names.Replace(d.body), headers...)
 }
 
@@ -193,80 +187,70 @@ func TestWalk(t *testing.T) {
 	}
 	for _, url := range []string{w.admin, w.url} {
 		for _, d := range planes[url] {
-			for as, want := range d.want {
-				if d.route != "POST /unregister" || as <= ownerAsks {
-					w.ready(ctx, t)
-				}
+			w.ready(ctx, t)
+			ended := false
+			for _, as := range []int{nobodyAsks, forgerAsks, otherAsks, lesserAsks, customAsks, auditorAsks, ownerAsks, operatorAsks} {
 				r := w.ask(t, url, d, as)
-				if r.status != want {
-					t.Errorf("%s by %s: %v, want %d", d.request, askerNames[as], r, want)
+				if r.status != d.want[as] {
+					t.Errorf("%s by %s: %v, want %d", d.request, askerNames[as], r, d.want[as])
 				}
 				if (r.status == 401) != (r.header.Get("WWW-Authenticate") != "") {
 					t.Errorf("%s by %s: %v: a challenge belongs to 401", d.request, askerNames[as], r)
 				}
-				if as != ownerAsks && d.want[nobodyAsks] != 200 && d.route != "POST /unregister" && !w.alive(t) {
+				if as == ownerAsks {
+					ended = slices.Contains([]string{"DELETE /calls/{callID}", "DELETE /calls/{callID}/sessions/{sessionID}", "PUT /clients/self/key", "POST /unregister"}, d.route)
+				}
+				if !ended && !w.alive(t) {
 					t.Errorf("%s by %s ended the owner's call", d.request, askerNames[as])
 				}
-				if as == ownerAsks && d.route == "PUT /clients/self/key" {
-					if code, err := w.owner.ended(ctx); code != 4401 {
-						t.Errorf("the connection of the old key was closed with %d, %v", code, err)
-					}
-					w.owner = nil
+			}
+			if d.route == "PUT /clients/self/key" {
+				if code, err := w.owner.ended(ctx); code != 4401 {
+					t.Errorf("the connection of the old key was closed with %d, %v", code, err)
 				}
+				w.owner = nil
 			}
 		}
 	}
 }
 
-// TestWrongKeyOnEveryForm shows WX-02 and RT-03 with keys that could be right: they are refused, and alike
-// whether there is such a client or not, in whatever form a route words that.
-func TestWrongKeyOnEveryForm(t *testing.T) {
-	e := openEstate(t, nil, nil)
-	wrong := asker{e.account(t, "c").id, strings.Repeat("w", len(key))}
-	for _, request := range []string{"GET /ws", "GET /calls", "GET /admin/clients"} {
-		url := e.url
-		if strings.Contains(request, "admin") {
-			url = e.admin
-		}
-		a, b := inquire(t, url, asker{"d", wrong.key}, request, ""), inquire(t, url, wrong, request, "")
-		if a.status != 401 || !same(a, b) {
-			t.Errorf("%s: no such client: %v\na wrong key: %v", request, a, b)
-		}
+// TestWrongKey shows WX-02 and RT-03 with a key that could be right: it is refused, and alike whether there is
+// such a client or not.
+func TestWrongKey(t *testing.T) {
+	e := openEstate(t, nil, roles{"c": nil}, nil)
+	wrong := strings.Repeat("w", len(key))
+	a, b := inquire(t, e.url, asker{"d", wrong}, "GET /ws", ""), inquire(t, e.url, asker{"c", wrong}, "GET /ws", "")
+	if a.status != 401 || !same(a, b) {
+		t.Errorf("no such client: %v\na wrong key: %v", a, b)
 	}
 }
 
 // TestOpenRegistration shows WX-02 and WX-12: where anybody may register, whoever does gets the default role, also
 // if he asks for others, and that he asked is on record.
 func TestOpenRegistration(t *testing.T) {
-	e := openEstate(t, nil, func(c *config.Config) {
+	e := openEstate(t, nil, nil, func(c *config.Config) {
 		c.API.Security.AllowSelfRegistration = true
 		c.Policy.DefaultRole = "newcomer"
 		c.Policy.Roles = map[string]string{"GET /calls": "newcomer"}
 	})
-	for id, roles := range map[string]string{"plain": "", "list": `,"roles":["admin"]`, "text": `,"roles":"admin"`, "many": `,"roles":["client","auditor"],"x":"y"`} {
-		r := inquire(t, e.url, nobody, "POST /register", fmt.Sprintf(`{"clientID":%q,"authKey":%q%s}`, id, key, roles))
-		if r.status != 201 {
-			t.Fatalf("%s: %v", id, r)
+	r := inquire(t, e.url, nobody, "POST /register", fmt.Sprintf(`{"clientID":"self","authKey":%q,"roles":["client","admin"]}`, key))
+	if r.status != 201 {
+		t.Fatalf("register: %v", r)
+	}
+	if got := must(t, e.admin, operator, "GET /admin/clients/self", ""); fmt.Sprint(got["roles"]) != "[newcomer]" {
+		t.Errorf("it has roles %v", got["roles"])
+	}
+	for request, want := range map[string]int{"GET /calls": 200, "POST /calls": 403, "GET /ws": 403} {
+		if r := inquire(t, e.url, tenant("self"), request, ""); r.status != want {
+			t.Errorf("%s: %v, want %d", request, r, want)
 		}
-		if got := must(t, e.admin, operator, "GET /admin/clients/"+id, ""); fmt.Sprint(got["roles"]) != "[newcomer]" {
-			t.Errorf("%s has roles %v", id, got["roles"])
-		}
-		for request, want := range map[string]int{"GET /calls": 200, "POST /calls": 403, "GET /ws": 403} {
-			if r := inquire(t, e.url, tenant(id), request, ""); r.status != want {
-				t.Errorf("%s, %s: %v, want %d", id, request, r, want)
-			}
-		}
-		if r := inquire(t, e.admin, tenant(id), "GET /admin/clients", ""); r.status != 403 {
-			t.Errorf("%s as admin: %v", id, r)
-		}
-		reason := ""
-		if roles != "" {
-			reason = "roles_ignored"
-		}
-		found := e.events(t, "client.register", 1, func(ev event) bool { return ev.Object.ID == id })
-		if len(found) != 1 || found[0].Outcome != 0 || found[0].Reason != reason {
-			t.Errorf("%s is on record as %+v", id, found)
-		}
+	}
+	if r := inquire(t, e.admin, tenant("self"), "GET /admin/clients", ""); r.status != 403 {
+		t.Errorf("it is the admin: %v", r)
+	}
+	found := e.events(t, "client.register", 1, func(ev event) bool { return ev.Object.ID == "self" })
+	if len(found) != 1 || found[0].Outcome != 0 || found[0].Reason != "roles_ignored" {
+		t.Errorf("on record as %+v", found)
 	}
 }
 
@@ -322,8 +306,8 @@ func (e *estate) page(t *testing.T, typ string, ok func(event) bool) []event {
 func TestNoSecretInAnyURL(t *testing.T) {
 	const canary = "canary-7351-in-the-url"
 	log := new(safeBuffer)
-	e := openEstate(t, slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug - 8})), nil)
-	e.account(t, "owner")
+	e := openEstate(t, slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug - 8})), roles{"owner": nil}, nil)
+	e.setRoles(t, "owner", "client")
 	names := []string{"authKey", "authkey", "AUTHKEY", "token", "Token", "key", "ticket", "%61uthKey", "auth%4bey", "a=b&token", "a=b;key", "&&ticket"}
 	for url, doors := range map[string][]door{e.url: publicDoors, e.admin: adminDoors} {
 		for _, d := range doors {
@@ -352,7 +336,7 @@ func TestNoSecretInAnyURL(t *testing.T) {
 	if len(refused) != 3*len(names) {
 		t.Errorf("%d refusals of one route on record, of %d", len(refused), 3*len(names))
 	}
-	if !strings.Contains(log.String(), "client added") {
+	if !strings.Contains(log.String(), "roles of client changed") {
 		t.Error("the log is empty")
 	}
 	if strings.Contains(log.String(), canary) {
@@ -379,20 +363,18 @@ func TestForwardedAddresses(t *testing.T) {
 		forwarded string
 		want      string
 	}{
-		{"nobody is trusted", nil, "203.0.113.9", "127.0.0.1"},
 		{"another is trusted", []string{"10.0.0.0/8"}, "203.0.113.9", "127.0.0.1"},
-		{"ours", []string{"127.0.0.0/8"}, "203.0.113.9", "203.0.113.9"},
 		{"ours, and before it somebody's word", []string{"127.0.0.0/8"}, "192.0.2.1, 203.0.113.9", "203.0.113.9"},
 		{"two of ours", []string{"127.0.0.0/8", "10.0.0.0/8"}, "192.0.2.1, 203.0.113.9, 10.1.2.3", "203.0.113.9"},
 		{"no address", []string{"127.0.0.0/8"}, "evil\t\x7f", "127.0.0.1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e := openEstate(t, nil, func(c *config.Config) {
+			e := openEstate(t, nil, roles{"c": nil}, func(c *config.Config) {
 				c.API.HTTP.TrustedProxies = tt.trusted
 				c.API.Security.RequireTLS = true
 			})
-			c := e.account(t, "c")
+			c := tenant("c")
 			headers := []string{"X-Forwarded-For", strings.ReplaceAll(tt.forwarded, "\x7f", ""), "X-Forwarded-Host", "evil.example", "Forwarded", "for=192.0.2.66;host=evil.example", "X-Real-IP", "192.0.2.66"}
 			r := inquire(t, e.url, c, "POST /ws/tickets", "", headers...)
 			if r.status != 201 || !strings.Contains(r.body, `"url":"/ws"`) || strings.Contains(r.String(), "evil") {
@@ -421,8 +403,8 @@ func TestForwardedAddresses(t *testing.T) {
 // moderation and ends, another's connections get not one message, of either protocol.
 func TestNothingOfOthersIsHeard(t *testing.T) {
 	ctx := within(t, 90*time.Second)
-	e := openEstate(t, nil, nil)
-	a, b := e.account(t, "a"), e.account(t, "b")
+	e := openEstate(t, nil, roles{"a": nil, "b": nil}, nil)
+	a, b := tenant("a"), tenant("b")
 	v1, v2 := dial(t, e.url, b, false), dial(t, e.url, b, true)
 	r := connect(t, e.url, a.id)
 	mine := dial(t, e.url, a, true)
