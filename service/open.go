@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"rtcd/config"
 	"rtcd/service/access"
@@ -14,6 +15,7 @@ import (
 	"rtcd/service/api/wire"
 	"rtcd/service/api/ws"
 	"rtcd/service/auth"
+	"rtcd/service/metrics"
 	"rtcd/service/policy"
 	"rtcd/service/rtc"
 	"rtcd/service/store"
@@ -141,12 +143,22 @@ func (s *Server) openAuth() error {
 func (s *Server) openAccess() error {
 	c := s.cfg.Call
 	s.access = access.New(access.Config{
-		RequireJoinToken: c.RequireJoinToken, ManagedOnly: c.ManagedOnly, Linger: c.Linger, UnusedFor: c.UnusedFor,
+		RequireJoinToken: c.RequireJoinToken, ManagedOnly: c.ManagedOnly, Linger: orNone(c.Linger), UnusedFor: c.UnusedFor,
 		MaxParticipants: c.MaxParticipants, TokensPerMinute: c.TokensPerMinute,
-		ManagedCallsPerClient: s.cfg.RTC.Limits.CallsPerClient,
-		IsConflict:            isConflict, Log: s.log,
+		ManagedCallsPerClient: orNone(s.cfg.RTC.Limits.CallsPerClient),
+		IsConflict:            isConflict,
+		OnLimit:               func(limit string) { s.metrics.LimitHit(metrics.Limit(limit)) },
+		Log:                   s.log,
 	}, callIDs{s.store, s.metrics})
 	return nil
+}
+
+// orNone says that 0 is no time or no limit, and not the default: to package access that is less than 0.
+func orNone[T int | time.Duration](v T) T {
+	if v == 0 {
+		return -1
+	}
+	return v
 }
 
 func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error {

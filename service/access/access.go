@@ -38,7 +38,7 @@ type Config struct {
 	RequireJoinToken bool // every join needs a token; off, as long as there are clients without
 	ManagedOnly      bool // only calls made by Create may be joined; off
 
-	Linger                time.Duration // 30 s that a managed call outlives its last session
+	Linger                time.Duration // 30 s that a managed call outlives its last session; negative: none
 	UnusedFor             time.Duration // 24 h after which a call that nobody joined is over
 	MaxParticipants       int           // of any call; 0: as many as the media server takes
 	TokensPerMinute       int           // 600 made for one client
@@ -46,14 +46,29 @@ type Config struct {
 	TokensPerCall         int           // 10,000 that live
 	TokensPerClient       int           // 100,000 that live
 	Tokens                int           // 500,000 that live, of all clients
-	ManagedCallsPerClient int           // 2,000
+	ManagedCallsPerClient int           // 2,000; negative: no limit
 	TokenData             DataPolicy    // what Token data may hold; DataOpaque
 
 	// IsConflict says that an error of CallIDs.Use means that the id was used before. Required
 	// with CallIDs.
 	IsConflict func(error) bool
-	Log        *slog.Logger // nil: discard
+
+	// OnLimit, if set, is told the name of a limit that refuses something: a Limit constant. It must
+	// neither wait nor call the Service.
+	OnLimit func(limit string)
+	Log     *slog.Logger // nil: discard
 }
+
+// Limits by name.
+const (
+	LimitTokensPerMinute  = "tokens_per_minute"
+	LimitTokensPerCall    = "tokens_per_call"
+	LimitTokensPerClient  = "join_tokens_per_client"
+	LimitTokens           = "join_tokens"
+	LimitWrongTokens      = "wrong_tokens_per_minute"
+	LimitManagedPerClient = "managed_calls_per_client"
+	LimitEjected          = "ejected_per_call"
+)
 
 // Bounds that are no setting.
 const (
@@ -81,6 +96,9 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.TokensPerClient, 100_000)
 	orDefault(&c.Tokens, 500_000)
 	orDefault(&c.ManagedCallsPerClient, 2000)
+	if c.OnLimit == nil {
+		c.OnLimit = func(string) {}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

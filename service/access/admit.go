@@ -97,6 +97,7 @@ func (s *Service) admitToken(groupID string, remote netip.Addr, j wire.Join, now
 	limited := s.wrong.add(remote, now)
 	switch {
 	case limited:
+		s.cfg.OnLimit(LimitWrongTokens)
 		return Grant{}, ErrRateLimited
 	case over && s.callOf(groupID, j.CallID) == nil:
 		return Grant{}, ErrCallEnded
@@ -178,7 +179,7 @@ func (s *Service) grant(c *call, j wire.Join, t *token) Grant {
 		g.MaxParticipants = n
 	}
 	if c.managed {
-		g.Linger = s.cfg.Linger
+		g.Linger = max(s.cfg.Linger, 0)
 	}
 	if t != nil {
 		g.Role, g.TokenID, g.Data = t.role, t.id, t.data
@@ -269,6 +270,7 @@ func (s *Service) Eject(groupID, callID, session string) bool {
 	}
 	if len(c.ejectedSessions) >= maxEjected {
 		c.sealed = true
+		s.cfg.OnLimit(LimitEjected)
 	} else {
 		c.ejectedSessions[session] = struct{}{}
 		c.ejectedUsers[m.user] = struct{}{}

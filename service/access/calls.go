@@ -112,7 +112,8 @@ func (s *Service) reserve(groupID, callID string) (*group, error) {
 	if g.calls[callID] != nil {
 		return nil, ErrCallIDUsed
 	}
-	if g.managed >= s.cfg.ManagedCallsPerClient {
+	if n := s.cfg.ManagedCallsPerClient; n > 0 && g.managed >= n {
+		s.cfg.OnLimit(LimitManagedPerClient)
 		return nil, ErrTooMany
 	}
 	g.managed++

@@ -269,6 +269,18 @@ func TestEjected(t *testing.T) {
 	admitted(t, s, "a", join(other, "u", "s1", ""))
 }
 
+// TestNoLingerNoLimit shows OT-13 where nothing lingers, and that there may be no limit of managed calls.
+func TestNoLingerNoLimit(t *testing.T) {
+	s := newService(access.Config{Linger: -1, ManagedCallsPerClient: -1}, nil)
+	for range 2001 {
+		create(t, s, "a", access.CallOptions{})
+	}
+	call := create(t, s, "a", access.CallOptions{})
+	if g := admitted(t, s, "a", join(call, "u", "s", "")); !g.Managed || g.Linger != 0 {
+		t.Errorf("granted %+v", g)
+	}
+}
+
 // TestEjectedBeforeItIsOut shows TK-21: a session that is disconnected but not out yet does not join
 // again meanwhile, with or without token; and one that is in is told apart from one that is new.
 func TestEjectedBeforeItIsOut(t *testing.T) {

@@ -97,8 +97,18 @@ func (s *Service) Mint(groupID, callID string, r TokenRequest) (Token, error) {
 
 // mayMint says whether the client may have one more token.
 func (s *Service) mayMint(g *group, c *call, now time.Time) error {
-	if len(c.tokens) >= s.cfg.TokensPerCall || g.tokens >= s.cfg.TokensPerClient || len(s.tokens) >= s.cfg.Tokens {
-		return ErrTooMany
+	for _, l := range []struct {
+		name     string
+		n, limit int
+	}{
+		{LimitTokensPerCall, len(c.tokens), s.cfg.TokensPerCall},
+		{LimitTokensPerClient, g.tokens, s.cfg.TokensPerClient},
+		{LimitTokens, len(s.tokens), s.cfg.Tokens},
+	} {
+		if l.n >= l.limit {
+			s.cfg.OnLimit(l.name)
+			return ErrTooMany
+		}
 	}
 	if g.minting == nil {
 		g.minting = rate.NewLimiter(rate.Limit(float64(s.cfg.TokensPerMinute)/60), s.cfg.TokensPerMinute)
@@ -107,6 +117,7 @@ func (s *Service) mayMint(g *group, c *call, now time.Time) error {
 	next := g.minting.ReserveN(now, 1)
 	if wait := next.DelayFrom(now); wait > 0 {
 		next.CancelAt(now)
+		s.cfg.OnLimit(LimitTokensPerMinute)
 		limited := *ErrRateLimited
 		limited.retry = wait
 		return &limited

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,7 +136,12 @@ func TestWrongTokenTime(t *testing.T) {
 // wait, others are not, and a good token is still good.
 func TestWrongTokensAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newService(access.Config{}, nil)
+		hits := 0
+		s := newService(access.Config{OnLimit: func(limit string) {
+			if hits++; limit != access.LimitWrongTokens {
+				t.Errorf("hit %s", limit)
+			}
+		}}, nil)
 		call := create(t, s, "a", access.CallOptions{})
 		try := func(from string, want error) {
 			t.Helper()
@@ -160,6 +166,9 @@ func TestWrongTokensAreCounted(t *testing.T) {
 		var refusal *access.Error
 		if !errors.As(err, &refusal) || refusal.Status() != http.StatusTooManyRequests || refusal.RetryAfter() <= 0 {
 			t.Errorf("got %v", err)
+		}
+		if hits != 4 {
+			t.Errorf("told of %d hits of the limit, want 4", hits)
 		}
 		time.Sleep(time.Minute)
 		try("192.0.2.1", access.ErrTokenInvalid)
@@ -323,7 +332,8 @@ func TestTokenUses(t *testing.T) {
 // are not concerned. Of calls that it does not have it makes none.
 func TestTokensPerMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newService(access.Config{}, nil)
+		var hit []string
+		s := newService(access.Config{OnLimit: func(limit string) { hit = append(hit, limit) }}, nil)
 		call, other := create(t, s, "a", access.CallOptions{}), create(t, s, "b", access.CallOptions{})
 		one := access.TokenRequest{UserID: "u", TTL: 1}
 		for range 600 {
@@ -339,6 +349,9 @@ func TestTokensPerMinute(t *testing.T) {
 		mint(t, s, "a", call, one)
 		_, err = s.Mint("a", call, one)
 		refused(t, "one more", err, access.ErrRateLimited)
+		if !slices.Equal(hit, []string{access.LimitTokensPerMinute, access.LimitTokensPerMinute}) {
+			t.Errorf("limits told of: %q", hit)
+		}
 
 		for _, c := range [][2]string{{"a", other}, {"a", "missing"}, {"b", call}, {"c", call}, {"c", ""}} {
 			_, err := s.Mint(c[0], c[1], access.TokenRequest{}) // nothing else about it is looked at
@@ -353,7 +366,11 @@ func TestTokensPerMinute(t *testing.T) {
 // more than its share, nor all of them together more than there is room for.
 func TestTokensAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newService(access.Config{TokensPerCall: 3, TokensPerClient: 4, Tokens: 6}, nil)
+		var hit []string
+		s := newService(access.Config{
+			TokensPerCall: 3, TokensPerClient: 4, Tokens: 6, ManagedCallsPerClient: 2,
+			OnLimit: func(limit string) { hit = append(hit, limit) },
+		}, nil)
 		x, y := create(t, s, "a", access.CallOptions{}), create(t, s, "a", access.CallOptions{})
 		one := access.TokenRequest{UserID: "u", TTL: 10}
 		for range 3 {
@@ -369,6 +386,12 @@ func TestTokensAreBounded(t *testing.T) {
 		mint(t, s, "b", z, one)
 		_, err = s.Mint("b", z, one)
 		refused(t, "token 7 of all", err, access.ErrTooMany)
+		_, err = s.Create(t.Context(), "a", access.CallOptions{})
+		refused(t, "call 3 of a client", err, access.ErrTooMany)
+		want := []string{access.LimitTokensPerCall, access.LimitTokensPerClient, access.LimitTokens, access.LimitManagedPerClient}
+		if !slices.Equal(hit, want) {
+			t.Errorf("limits told of: %q, want %q", hit, want)
+		}
 		time.Sleep(10 * time.Second)
 		mint(t, s, "a", x, one)
 	})
