@@ -74,6 +74,7 @@ func leave(ctx context.Context, t *testing.T, r *rtctest.Remote, sessions ...str
 // token, with one of another call, client, user or role, with one that was used, has expired or whose
 // call is over. What was a call is none again, also after a restart, which no call outlives.
 func TestJoinTokens(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 90*time.Second)
 	dir := t.TempDir()
 	change := func(c *config.Config) {
@@ -183,6 +184,7 @@ func TestJoinTokens(t *testing.T) {
 // first. Tokens are made for their owner alone, so many a minute, and each is on record without its
 // secret.
 func TestManagedOnly(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	const linger = time.Second
 	dir := t.TempDir()
@@ -313,6 +315,7 @@ func auditText(t *testing.T, dir string) string {
 // TestCallsAsToday shows OT-13 and TK-04 with everything at its default: calls that nobody made come and
 // go under the same id as they always did, without a token; one for such a call dies with it.
 func TestCallsAsToday(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	s := start(t, nil, nil)
 	c1 := s.registered(t, "c1")

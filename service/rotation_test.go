@@ -107,6 +107,7 @@ func (b *breach) over(t *testing.T, key string) {
 // whoever comes anew; what runs goes on without a lost packet, also after the grace, when the backend
 // has come back with the new key; the old connections are cut within a second of its end.
 func TestRotateWithGrace(t *testing.T) {
+	t.Parallel()
 	const grace = 4 * time.Second
 	b := newBreach(t)
 	stop := rtctest.Talk(t, map[string]*rtctest.Endpoint{"s1": b.all["s1"], "s2": b.all["s2"]})
@@ -169,6 +170,7 @@ func TestRotateWithGrace(t *testing.T) {
 // TestGraceEndsWithoutBackend shows OT-03: a client changes its key by itself. What runs ends with the
 // grace if nobody came who knows the new key: it may be a thief's.
 func TestGraceEndsWithoutBackend(t *testing.T) {
+	t.Parallel()
 	b := newBreach(t)
 	rtctest.Talk(t, b.all)
 	more(b.ctx, t, b.all["s1"], "s2", 10)
@@ -185,6 +187,7 @@ func TestGraceEndsWithoutBackend(t *testing.T) {
 // replaced without grace, or revoked, also in a time of grace, takes all connections with it, which are
 // told so, and all sessions, within a second.
 func TestRotateWithoutGrace(t *testing.T) {
+	t.Parallel()
 	b := newBreach(t)
 	rtctest.Talk(t, b.all)
 	more(b.ctx, t, b.all["s1"], "s2", 10)

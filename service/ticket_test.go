@@ -76,6 +76,7 @@ func present(url, ticket string, p presentation) (status int, chosen string) {
 // address it was made for, and is good for nothing else. There are 64 of a client at most, and they
 // show up in no log.
 func TestTickets(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	log, dir := new(safeBuffer), t.TempDir()
 	s := start(t, slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug - 8})), func(c *config.Config) {
