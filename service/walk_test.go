@@ -233,7 +233,12 @@ func TestOpenRegistration(t *testing.T) {
 		c.Policy.DefaultRole = "newcomer"
 		c.Policy.Roles = map[string]string{"GET /calls": "newcomer"}
 	})
-	r := inquire(t, e.url, nobody, "POST /register", fmt.Sprintf(`{"clientID":"self","authKey":%q,"roles":["client","admin"]}`, key))
+	// A value that is no text fails anywhere, by the established protocol.
+	list := inquire(t, e.url, nobody, "POST /register", fmt.Sprintf(`{"clientID":"self","authKey":%q,"roles":["client","admin"]}`, key))
+	if list.status != 400 {
+		t.Fatalf("register with a list of roles: %v", list)
+	}
+	r := inquire(t, e.url, nobody, "POST /register", fmt.Sprintf(`{"clientID":"self","authKey":%q,"roles":"admin"}`, key))
 	if r.status != 201 {
 		t.Fatalf("register: %v", r)
 	}

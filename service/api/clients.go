@@ -21,13 +21,13 @@ func (x *exchange) register() {
 		x.refuse(problem{http.StatusForbidden, reasonForbidden, "registration is not open to this address"})
 		return
 	}
-	body, ok := x.stringsBody("roles")
+	body, ok := x.stringsBody()
 	if !ok {
 		return
 	}
 	id := body["clientID"]
 	x.object = clientObject(id)
-	if _, ok := body["roles"]; ok { // whatever it is: only operators give roles
+	if _, ok := body["roles"]; ok {
 		x.reason = "roles_ignored"
 	}
 	if self && !sameSecret(body["registrationToken"], x.h.cfg.RegistrationToken) {
@@ -160,13 +160,13 @@ func (x *exchange) mintTicket() {
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // stringsBody reads a flat JSON object of strings. What follows the object is ignored. If there is
-// none, the request has been answered. Of ignored, values of any type are taken as empty.
-func (x *exchange) stringsBody(ignored ...string) (map[string]string, bool) {
+// none, the request has been answered.
+func (x *exchange) stringsBody() (map[string]string, bool) {
 	data, ok := x.body()
 	if !ok {
 		return nil, false
 	}
-	body, err := decodeStrings(data, ignored...)
+	body, err := decodeStrings(data)
 	if err != nil {
 		x.refuse(problem{http.StatusBadRequest, reasonBadJSON, err.Error()})
 		return nil, false
@@ -176,9 +176,9 @@ func (x *exchange) stringsBody(ignored ...string) (map[string]string, bool) {
 
 var errNull = errors.New("json: cannot unmarshal null into Go value of type string")
 
-func decodeStrings(data []byte, ignored ...string) (map[string]string, error) {
+func decodeStrings(data []byte) (map[string]string, error) {
 	var values map[string]*string
-	if err := json.NewDecoder(bytes.NewReader(emptied(data, ignored))).Decode(&values); err != nil {
+	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&values); err != nil {
 		return nil, err
 	}
 	if values == nil {
@@ -192,23 +192,4 @@ func decodeStrings(data []byte, ignored ...string) (map[string]string, error) {
 		body[k] = *v
 	}
 	return body, nil
-}
-
-// emptied returns an object with an empty text for each of the names that it has. Other objects, and
-// what is none, are returned as they are.
-func emptied(data []byte, names []string) []byte {
-	var values map[string]json.RawMessage
-	if len(names) == 0 || json.NewDecoder(bytes.NewReader(data)).Decode(&values) != nil {
-		return data
-	}
-	found := false
-	for _, name := range names {
-		if _, ok := values[name]; ok {
-			values[name], found = json.RawMessage(`""`), true
-		}
-	}
-	if !found {
-		return data
-	}
-	return encodeJSON(values)
 }
