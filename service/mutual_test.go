@@ -136,7 +136,7 @@ func (c caller) over(conf *tls.Config) caller {
 // socket opens a WebSocket with a certificate and returns the status, 0 if it came to none.
 func (c caller) socket(conf *tls.Config, header http.Header, protocols ...string) int {
 	d := websocket.Dialer{TLSClientConfig: conf, HandshakeTimeout: 30 * time.Second, Subprotocols: protocols}
-	ws, resp, err := d.Dial(strings.Replace(c.url, "https", "wss", 1)+"/ws", header)
+	ws, resp, err := d.Dial("ws"+strings.TrimPrefix(c.url, "http")+"/ws", header)
 	if err == nil {
 		_ = ws.Close()
 	}
