@@ -36,7 +36,7 @@ func every(ticks, atOnce int, do func(n uint32)) {
 // packets of audio: with all limits at their default, and with a limit to its bit rate, which holds.
 func TestTenantsShare(t *testing.T) {
 	const (
-		ticks = 250      // 5 s
+		ticks = 150      // 3 s
 		voice = 8 * 6800 // bit/s of one voice: 50 packets of up to 136 bytes
 		first = 10_000   // number of the first packet that counts
 	)
