@@ -89,6 +89,7 @@ type Estimator struct {
 	sending float64       // bit/s, as last told
 	wanted  float64       // bit/s, likewise
 	asked   bool          // these were ever told
+	busyAt  time.Duration // when something was last sent
 
 	reportAt   time.Duration
 	reported   bool

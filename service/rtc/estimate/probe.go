@@ -19,6 +19,9 @@ const (
 	probeRetry    = time.Second
 	probeRetryMax = 5 * time.Second
 
+	quietRate = 10e3            // bit/s: less is as good as nothing sent
+	quietTime = 2 * time.Second // without anything sent, until a probe asks in the dark
+
 	probeQueue     = 50 * ms // with a longer queue no probe starts
 	probeGrowth    = 15 * ms // of the delay: a probe may cause it and succeed; noise comes on top
 	probeGrowthEnd = 60 * ms // of the delay: more ends a probe; likewise
@@ -149,7 +152,9 @@ func (p *probe) result() (rate float64, room bool) {
 // reaches wanted. After a limitation they pause for a second, and longer after each that failed.
 func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 	e.tick(now)
-	e.sending = float64(min(max(sending, 0), rateMost))
+	if e.sending = float64(min(max(sending, 0), rateMost)); e.sending >= quietRate || !e.asked {
+		e.busyAt = now
+	}
 	e.wanted, e.asked = float64(min(max(wanted, 0), rateMost)), true
 	p := &e.probe
 	switch p.phase {
@@ -164,7 +169,12 @@ func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 		if !e.transportWide(now) {
 			wait = reportTime
 		}
-		if now-p.end > wait {
+		if now-p.end <= wait {
+			return 0
+		}
+		if e.quiet(now) && e.transportWide(now) {
+			e.follow(now, p.end+probeLate) // nothing is sent that would end it
+		} else {
 			p.phase = idle // no feedback: nothing learned
 			e.postpone(now)
 		}
@@ -172,6 +182,9 @@ func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 	}
 	if now < e.probeAt || !e.measurable(now) {
 		return 0
+	}
+	if e.quiet(now) { // what the link carried when it was full is long ago
+		e.ceiling, e.reach = 0, max(e.reach, probeFirst)
 	}
 	have := float64(e.Bitrate())
 	target := min(e.wanted*probeAbove, e.max)
@@ -196,12 +209,19 @@ func (e *Estimator) Probe(now time.Duration, wanted, sending int) (rate int) {
 
 // measurable reports whether a probe could tell anything now.
 func (e *Estimator) measurable(now time.Duration) bool {
+	if e.quiet(now) {
+		return true
+	}
 	if !e.transportWide(now) {
 		return e.reported && now-e.reportAt < reportTime && e.reportLoss < lossHigh
 	}
 	d := &e.delays
 	return d.recent.have && d.usage != overuse && d.standing() < probeQueue
 }
+
+// quiet reports whether nothing has been sent for a while but probes. What is not sent is not told of:
+// all that was known is old, queues are empty, and nobody but a probe can find out more.
+func (e *Estimator) quiet(now time.Duration) bool { return now-e.busyAt > quietTime }
 
 // watch ends a probe that has gone far enough.
 func (e *Estimator) watch(now time.Duration) {

@@ -167,3 +167,22 @@ func TestLongerPath(t *testing.T) {
 		t.Errorf("%.0f of %.0f kbit/s after it", s.low/1e3, before/1e3)
 	}
 }
+
+// A screen in one layer is all that is sent, and a link that was too narrow for it becomes wide again.
+// While nothing is sent nothing is told, so that somebody has to ask.
+func TestNothingLeftToSend(t *testing.T) {
+	for seed := range uint64(8) {
+		p := path{rate: steps{{0, 5e6}, {10 * time.Second, 150e3}, {30 * time.Second, 5e6}}, delay: 25 * ms}
+		f := newFlow(seed, &p, 1.5e6)
+		f.noAudio = true
+		run(0, 30*time.Second, f)
+		if f.current >= 0 {
+			t.Fatalf("seed %d: 1.5 Mbit/s are sent on a link of 150 kbit/s", seed)
+		}
+		run(30*time.Second, 60*time.Second, f)
+		at := f.first(30*time.Second, func(bitrate int) bool { return bitrate >= 1.6e6 })
+		if at < 0 || at > 20*time.Second {
+			t.Errorf("seed %d: room for the screen is found after %v (never: -1ns)", seed, at)
+		}
+	}
+}

@@ -118,6 +118,7 @@ type flow struct {
 
 	current, target int // rungs; -1: none
 	switchAt        time.Duration
+	noAudio         bool // video is all that is sent
 	keyframe        bool
 	nextFrame       time.Duration
 	nextAudio       time.Duration
@@ -190,7 +191,7 @@ func (f *flow) step(now time.Duration) {
 	if f.target != f.current && now >= f.switchAt {
 		f.current, f.keyframe = f.target, true
 	}
-	if now >= f.nextAudio {
+	if now >= f.nextAudio && !f.noAudio {
 		f.nextAudio = now + simVoiceEvery
 		if f.send(now, 100, false) {
 			f.unheard = append(f.unheard, now)
