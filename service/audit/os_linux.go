@@ -37,3 +37,13 @@ func boundUnacknowledged(conn syscall.RawConn, limit time.Duration) error {
 	})
 	return errors.Join(err, failed)
 }
+
+// unacknowledged returns how many bytes of a TCP connection the peer has not acknowledged (SIOCOUTQ).
+func unacknowledged(conn syscall.RawConn) (n int64) {
+	_ = conn.Control(func(fd uintptr) {
+		if q, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+			n = int64(q)
+		}
+	})
+	return n
+}

@@ -15,3 +15,6 @@ func lockFile(path string) (*os.File, error) {
 
 // boundUnacknowledged does nothing: the bound of the operating system has to do.
 func boundUnacknowledged(syscall.RawConn, time.Duration) error { return nil }
+
+// unacknowledged knows nothing.
+func unacknowledged(syscall.RawConn) int64 { return 0 }

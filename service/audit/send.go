@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -59,8 +60,12 @@ func (s *sink) dial(ctx context.Context) (net.Conn, error) {
 		return boundUnacknowledged(c, s.cfg.Settle*3/5)
 	}}
 	conn, err := d.DialContext(ctx, network, s.cfg.Address)
-	if err != nil || s.cfg.Transport != TLS {
+	if err != nil || s.cfg.Transport == UDP {
 		return conn, err
+	}
+	conn = &counted{Conn: conn}
+	if s.cfg.Transport != TLS {
+		return conn, nil
 	}
 	settings, err := s.cfg.tls()
 	if err != nil {
@@ -71,6 +76,49 @@ func (s *sink) dial(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("tls handshake: %w", errors.Join(err, conn.Close()))
 	}
 	return secured, nil
+}
+
+// counted counts what is written to a TCP connection.
+type counted struct {
+	net.Conn
+	written atomic.Int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// written and acknowledged return how many bytes were written to the connection and how many of them
+// have reached the peer's machine, as far as the system tells: all of them where it does not.
+func (w *watched) written() int64 {
+	if c := w.tcp(); c != nil {
+		return c.written.Load()
+	}
+	return 0
+}
+
+func (w *watched) acknowledged() int64 {
+	c := w.tcp()
+	if c == nil {
+		return 0
+	}
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			return c.written.Load() - unacknowledged(raw)
+		}
+	}
+	return c.written.Load()
+}
+
+func (w *watched) tcp() *counted {
+	conn := w.Conn
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	c, _ := conn.(*counted)
+	return c
 }
 
 // A line to the server, and who watches whether it still stands.
@@ -161,7 +209,7 @@ func (s *sink) idle(ctx context.Context, w *watched, changed <-chan struct{}) er
 	return nil
 }
 
-// settle confirms what was sent long enough ago on a connection that stands.
+// settle confirms what was sent long enough ago on a connection that stands, and was acknowledged.
 func (s *sink) settle(w *watched) {
 	select {
 	case <-w.broken:
@@ -170,6 +218,10 @@ func (s *sink) settle(w *watched) {
 	}
 	var upTo uint64
 	for len(s.marks) > 0 && time.Since(s.marks[0].at) >= s.cfg.Settle {
+		if w.acknowledged() < s.marks[0].end { // to be looked at again
+			s.marks[0].at = time.Now().Add(-s.cfg.Settle * 3 / 4)
+			break
+		}
 		upTo = s.marks[0].seq
 		s.marks = s.marks[1:]
 	}
@@ -210,9 +262,9 @@ func (s *sink) sendBatch(ctx context.Context, w *watched, v *view) error {
 	now := time.Now()
 	if n := len(s.marks); n > 0 && now.Sub(s.marks[n-1].since) < s.cfg.Settle/16 {
 		// Marks stay few: a later time for earlier records only delays them.
-		s.marks[n-1].seq, s.marks[n-1].at = s.sent, now
+		s.marks[n-1].seq, s.marks[n-1].at, s.marks[n-1].end = s.sent, now, w.written()
 	} else {
-		s.marks = append(s.marks, sentMark{seq: s.sent, since: now, at: now})
+		s.marks = append(s.marks, sentMark{seq: s.sent, since: now, at: now, end: w.written()})
 	}
 	s.mu.Lock()
 	s.stats.Sent += uint64(len(q.found))

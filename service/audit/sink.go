@@ -121,6 +121,7 @@ type sentMark struct {
 	seq   uint64
 	since time.Time // when the first of what it covers was written
 	at    time.Time // when the last was
+	end   int64     // bytes written to the connection then
 }
 
 func newSinks(cfg Config, r *Recorder) (sinks []*sink, err error) {
