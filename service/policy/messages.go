@@ -29,7 +29,7 @@ func (t *Table) compileRules(key string, rules []Rule, known []string) ([]rule, 
 }
 
 func (t *Table) compileRule(r Rule, known []string) (rule, error) {
-	c := rule{typ: r.Type}
+	var c rule
 	switch {
 	case (r.Type == "") == (r.TypeRE == ""):
 		return c, errors.New("needs one of type and type_re")
@@ -42,10 +42,17 @@ func (t *Table) compileRule(r Rule, known []string) (rule, error) {
 		if _, err := regexp.Compile(r.TypeRE); err != nil {
 			return c, fmt.Errorf("type_re: %w", err)
 		}
-		var err error
-		if c.re, err = regexp.Compile(`\A(?:` + r.TypeRE + `)\z`); err != nil {
+		re, err := regexp.Compile(`\A(?:` + r.TypeRE + `)\z`)
+		if err != nil {
 			return c, fmt.Errorf("type_re: %w", err)
 		}
+		for _, typ := range known {
+			if re.MatchString(typ) {
+				c.types = append(c.types, typ)
+			}
+		}
+	default:
+		c.types = []string{r.Type}
 	}
 	if r.Role != "" {
 		var err error
@@ -75,7 +82,7 @@ func listed(rules []rule, r Roles, msgType string) bool {
 		return true
 	}
 	for i := range rules {
-		if (rules[i].need == Roles{} || r.has(rules[i].need)) && rules[i].matches(msgType) {
+		if (rules[i].need == Roles{} || r.has(rules[i].need)) && slices.Contains(rules[i].types, msgType) {
 			return true
 		}
 	}

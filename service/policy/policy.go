@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -39,7 +38,6 @@ const (
 	maxPatternBytes = 256 // of a regular expression
 	maxRules        = 256 // in one direction
 	maxRoles        = 64  // different ones: a set is one word
-	maxRoleBytes    = 32
 )
 
 // ErrConfig is wrapped by every error of Compile.
@@ -130,7 +128,7 @@ func Compile(cfg Config, builtin map[string]string) (*Table, error) {
 // role returns the set of one role and makes it known.
 func (t *Table) role(name string) (Roles, error) {
 	if !ValidRole(name) {
-		return Roles{}, fmt.Errorf("role %.40q is not 1 to %d of a-z 0-9 . _ -", name, maxRoleBytes)
+		return Roles{}, fmt.Errorf("role %.40q is not 1 to %d of a-z 0-9 . _ -", name, MaxRoleBytes)
 	}
 	if r, ok := t.bits[name]; ok {
 		return r, nil
@@ -275,9 +273,12 @@ func (t *Table) meets(r Roles, req requirement) bool {
 // Reserved reports whether a role belongs to operators and is never one of an account.
 func Reserved(role string) bool { return role == Admin || role == Auditor }
 
+// MaxRoleBytes bounds the name of a role.
+const MaxRoleBytes = 32
+
 // ValidRole reports whether s can name a role: 1 to 32 of a-z, 0-9, dot, underscore and hyphen.
 func ValidRole(s string) bool {
-	if s == "" || len(s) > maxRoleBytes {
+	if s == "" || len(s) > MaxRoleBytes {
 		return false
 	}
 	for i := range len(s) {
@@ -290,16 +291,9 @@ func ValidRole(s string) bool {
 	return true
 }
 
-// A rule is a compiled Rule.
+// A rule is a compiled Rule. What messages there are is known, so that none has to be compared with an
+// expression when it comes.
 type rule struct {
-	typ  string
-	re   *regexp.Regexp // nil: typ
-	need Roles          // none: anybody
-}
-
-func (r *rule) matches(typ string) bool {
-	if r.re != nil {
-		return r.re.MatchString(typ)
-	}
-	return r.typ == typ
+	types []string // those it is about
+	need  Roles    // none: anybody
 }
