@@ -58,15 +58,7 @@ func (a *Accounts) List(_ context.Context, after string, limit int) ([]api.Tenan
 	if err := a.record("client.list", audit.Read, "", err); err != nil {
 		return nil, err
 	}
-	out := make([]api.Tenant, 0, len(clients))
-	for _, c := range clients {
-		roles := c.Roles
-		if roles == nil {
-			roles = []string{a.s.cfg.Policy.DefaultRole}
-		}
-		out = append(out, api.Tenant{ClientID: c.ID, Roles: roles, Created: c.Created, Epoch: c.Epoch, Revoked: c.Revoked})
-	}
-	return out, nil
+	return tenantsOf(clients, a.s.cfg.Policy.DefaultRole), nil
 }
 
 // SetRoles gives a client other roles; an empty list takes all away, nil brings the default back.

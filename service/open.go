@@ -225,11 +225,7 @@ func (s *Server) current(p ws.Peer) (policy.Roles, bool) {
 	if err != nil || p.Epoch < c.Epoch {
 		return policy.Roles{}, false
 	}
-	roles := c.Roles
-	if roles == nil {
-		roles = []string{s.policy.DefaultRole()}
-	}
-	set, _ := s.policy.Set(roles)
+	set, _ := s.policy.Set(rolesOf(c.Roles, s.policy.DefaultRole()))
 	return set, true
 }
 

@@ -130,10 +130,7 @@ func (t *tenants) SetRoles(ctx context.Context, id string, roles []string) error
 
 // roles returns the rights of roles, nil being the default one, and warns of roles that give none.
 func (t *tenants) roles(id string, names []string) policy.Roles {
-	if names == nil {
-		names = []string{t.policy.DefaultRole()}
-	}
-	set, unknown := t.policy.Set(names)
+	set, unknown := t.policy.Set(rolesOf(names, t.policy.DefaultRole()))
 	if len(unknown) > 0 {
 		t.log.Warn("client has roles that no route or message asks for", "clientID", id, "roles", unknown)
 	}
@@ -167,11 +164,7 @@ func (t *tenants) List(_ context.Context, after string, limit int) ([]api.Tenant
 	if err != nil {
 		return nil, t.fault(err)
 	}
-	out := make([]api.Tenant, len(list))
-	for i, c := range list {
-		out[i] = t.tenant(c)
-	}
-	return out, nil
+	return tenantsOf(list, t.policy.DefaultRole()), nil
 }
 
 // Tenant returns one client and reports whether there is one.
@@ -183,15 +176,31 @@ func (t *tenants) Tenant(_ context.Context, id string) (api.Tenant, bool, error)
 	case err != nil:
 		return api.Tenant{}, false, t.fault(err)
 	}
-	return t.tenant(c), true, nil
+	return tenantOf(c, t.policy.DefaultRole()), true, nil
 }
 
-func (t *tenants) tenant(c store.Client) api.Tenant {
-	roles := c.Roles
-	if roles == nil {
-		roles = []string{t.policy.DefaultRole()}
+// tenantsOf shows clients to operators; see tenantOf.
+func tenantsOf(list []store.Client, defaultRole string) []api.Tenant {
+	out := make([]api.Tenant, len(list))
+	for i, c := range list {
+		out[i] = tenantOf(c, defaultRole)
 	}
-	return api.Tenant{ClientID: c.ID, Roles: roles, Created: c.Created, Epoch: c.Epoch, Revoked: c.Revoked}
+	return out
+}
+
+// tenantOf shows a client to operators, with the roles that it has.
+func tenantOf(c store.Client, defaultRole string) api.Tenant {
+	return api.Tenant{
+		ClientID: c.ID, Roles: rolesOf(c.Roles, defaultRole), Created: c.Created, Epoch: c.Epoch, Revoked: c.Revoked,
+	}
+}
+
+// rolesOf returns the roles of an account: the default one if nobody gave it any.
+func rolesOf(roles []string, defaultRole string) []string {
+	if roles == nil {
+		return []string{defaultRole}
+	}
+	return roles
 }
 
 // refuse gives an error of package auth what the API looks for.

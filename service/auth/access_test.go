@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"rtcd/service/policy"
 )
 
 // testCertificate returns a certificate whose common name, and that of kind DNS, is name.
@@ -180,7 +182,7 @@ func TestRoles(t *testing.T) {
 	want("custom", "ward.7_a-b", "client")
 	full := make([]string, maxRoles)
 	for i := range full {
-		full[i] = fmt.Sprintf("%0*d", maxRoleBytes, i)
+		full[i] = fmt.Sprintf("%0*d", policy.MaxRoleBytes, i)
 	}
 	for _, tc := range []struct {
 		roles  []string
@@ -192,7 +194,7 @@ func TestRoles(t *testing.T) {
 		{[]string{"a", "a"}, ErrRoleInvalid, "role_invalid"},
 		{[]string{""}, ErrRoleInvalid, "role_invalid"},
 		{[]string{"ä"}, ErrRoleInvalid, "role_invalid"},
-		{[]string{strings.Repeat("r", maxRoleBytes+1)}, ErrRoleInvalid, "role_invalid"},
+		{[]string{strings.Repeat("r", policy.MaxRoleBytes+1)}, ErrRoleInvalid, "role_invalid"},
 		{append(slices.Clone(full), "one-more"), ErrRoleInvalid, "role_invalid"},
 	} {
 		if err := set(tc.roles...); !errors.Is(err, tc.want) || Reason(err) != tc.reason || statusOf(err) != 400 {

@@ -5,21 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"rtcd/service/policy"
 )
 
-// Roles that are not an account's.
-const (
-	roleAdmin   = "admin"
-	roleAuditor = "auditor"
-	// defaultRole is that of clients nobody gave roles to.
-	defaultRole = "client"
-)
-
-// Bounds of roles.
-const (
-	maxRoles     = 16
-	maxRoleBytes = 32
-)
+// maxRoles bounds the roles of an account.
+const maxRoles = 16
 
 // An Account is what the store knows of a client.
 type Account struct {
@@ -42,26 +33,15 @@ func CheckRoles(roles []string) error {
 	}
 	for i, role := range roles {
 		switch {
-		case role == roleAdmin || role == roleAuditor:
+		case policy.Reserved(role):
 			return fmt.Errorf("%w: %s", ErrRoleReserved, role)
-		case !validRole(role):
+		case !policy.ValidRole(role):
 			return ErrRoleInvalid
 		case slices.Contains(roles[:i], role):
 			return fmt.Errorf("%w: %s is there twice", ErrRoleInvalid, role)
 		}
 	}
 	return nil
-}
-
-func validRole(role string) bool {
-	for i := range len(role) {
-		switch c := role[i]; {
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
-		default:
-			return false
-		}
-	}
-	return role != "" && len(role) <= maxRoleBytes
 }
 
 // roles returns those of an account. They are the caller's to read, not to change.

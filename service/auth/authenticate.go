@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"rtcd/service/policy"
 )
 
 // A secretKey is an operator's, of which the SHA-256 alone is kept.
@@ -109,7 +111,7 @@ func (s *Service) operator(id, key string, remote netip.Addr) (Principal, bool, 
 	}
 	sum := sha256.Sum256([]byte(key))
 	admin := s.admin.is(sum) && (id == "" || !s.strict)
-	auditor := s.auditor.is(sum) && (id == "" || id == roleAuditor)
+	auditor := s.auditor.is(sum) && (id == "" || id == policy.Auditor)
 	switch {
 	case admin:
 		p.Admin = true

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"rtcd/service/policy"
 )
 
 // mustBasic authenticates with a key.
@@ -288,7 +290,7 @@ func TestRegisteredAnew(t *testing.T) {
 			t.Errorf("with what the former client had: %v", err)
 		}
 	}
-	if q := mustBasic(t, s, "c1", otherKey); q.Epoch <= p.Epoch || !slices.Equal(q.Roles, []string{defaultRole}) {
+	if q := mustBasic(t, s, "c1", otherKey); q.Epoch <= p.Epoch || !slices.Equal(q.Roles, []string{policy.Client}) {
 		t.Errorf("the new one is %+v, the former was %+v", q, p)
 	}
 }

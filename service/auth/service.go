@@ -25,6 +25,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"rtcd/service/policy"
 )
 
 // Bounds of credentials, in bytes (protocol, section 4.3).
@@ -276,7 +278,7 @@ func newService(cfg Config, store KeyStore, log *slog.Logger) *Service {
 		cfg.CertBind = CertBindNone
 	}
 	if cfg.DefaultRole == "" {
-		cfg.DefaultRole = defaultRole
+		cfg.DefaultRole = policy.Client
 	}
 	fingerprints, _ := parseFingerprints(cfg.CertFingerprints)
 	workers := cfg.BcryptWorkers
@@ -362,7 +364,7 @@ func (s *Service) register(ctx context.Context, clientID, authKey string, roles 
 	if err != nil {
 		return err
 	}
-	if roles == nil && s.unassigned[0] != defaultRole {
+	if roles == nil && s.unassigned[0] != policy.Client {
 		// What an operator once had as the default stays with those who came meanwhile. The built-in
 		// default is not noted: it is what clients have who came before there were roles.
 		roles = slices.Clone(s.unassigned)
