@@ -84,7 +84,8 @@ func (s *Server) addLocked(info SessionInfo, grant Grant) (*session, error) {
 	}
 	fresh := c == nil
 	if fresh {
-		c = newCall(info.GroupID, info.CallID, s.cfg.Screens, s.cfg.Voices, s.toucher(info.GroupID, info.CallID))
+		c = newCall(info.GroupID, info.CallID, s.cfg.Screens, s.cfg.Voices, s.toucher(info.GroupID, info.CallID), s.events)
+		c.note(CallEvent{Type: CallStarted})
 		g.calls[info.CallID] = c
 		s.calls++
 	}

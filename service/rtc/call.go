@@ -28,7 +28,8 @@ type call struct {
 	publications atomic.Pointer[[]*publication]
 
 	// Tells that there is something new to tell of the call. It may be called with locks held.
-	touch func()
+	touch  func()
+	events *callEvents
 
 	lifetime lifetime      // guarded by the server's mu
 	gone     chan struct{} // closed when the call is out of all tables
@@ -52,9 +53,9 @@ type publication struct {
 	withdrawn atomic.Bool // a moderator took it away
 }
 
-func newCall(group, id string, screens, voices int, touch func()) *call {
+func newCall(group, id string, screens, voices int, touch func(), events *callEvents) *call {
 	c := &call{
-		group: group, id: id, screens: screens, touch: touch, gone: make(chan struct{}),
+		group: group, id: id, screens: screens, touch: touch, events: events, gone: make(chan struct{}),
 		members: make(map[*session]struct{}), sharers: make(map[*session]string),
 	}
 	if voices > 0 {
@@ -75,17 +76,19 @@ func (c *call) enter(s *session) {
 	c.mu.Lock()
 	c.members[s] = struct{}{}
 	s.silenced.Store(c.moderation.holds(s))
+	c.noteOfLocked(s, CallEvent{Type: ParticipantJoined, Detail: string(s.grant.Role)})
 	c.mu.Unlock()
 	c.touch()
 }
 
 // leave ends the membership of s and everything it published.
-func (c *call) leave(s *session) {
+func (c *call) leave(s *session, reason CloseReason) {
 	c.mu.Lock()
+	gone := c.removeLocked(func(p *publication) bool { return p.owner == s })
+	c.noteOfLocked(s, CallEvent{Type: ParticipantLeft, Detail: string(reason)})
 	delete(c.members, s)
 	delete(c.sharers, s)
 	c.moderation.allow(s, func(withdrawal) bool { return true })
-	gone := c.removeLocked(func(p *publication) bool { return p.owner == s })
 	c.mu.Unlock()
 	c.removed(gone)
 	c.touch()
@@ -104,6 +107,7 @@ func (c *call) publish(p *publication) bool {
 	old := *c.publications.Load()
 	list := append(old[:len(old):len(old)], p)
 	c.publications.Store(&list)
+	c.noteOfLocked(p.owner, p.event(StreamStarted))
 	c.mu.Unlock()
 	c.nudge()
 	return true
@@ -122,6 +126,7 @@ func (c *call) removeLocked(gone func(*publication) bool) []*publication {
 	for _, p := range *c.publications.Load() {
 		if gone(p) {
 			out = append(out, p)
+			c.noteOfLocked(p.owner, p.event(StreamEnded))
 		} else {
 			keep = append(keep, p)
 		}

@@ -120,6 +120,7 @@ func (s *Server) endIdle(match func(*call) bool) {
 // finish tells that a call is over and takes it out of the tables. Who made it end calls it, once;
 // until then nobody joins a call of that id.
 func (s *Server) finish(c *call) {
+	c.note(CallEvent{Type: CallEnded})
 	if s.cfg.CallEnded != nil {
 		s.cfg.CallEnded(c.group, c.id)
 	}

@@ -205,6 +205,9 @@ func (c *call) withdraw(trackID string, untilCallEnd bool) error {
 	for _, q := range gone {
 		c.moderation.withdraw(q)
 		q.withdrawn.Store(true)
+		withdrawn := q.event(Moderated)
+		withdrawn.Detail = "unpublish"
+		c.noteOfLocked(q.owner, withdrawn)
 	}
 	if p.source == forward.Screen {
 		delete(c.sharers, p.owner)
@@ -234,6 +237,7 @@ func (c *call) silence(match func(*session) bool) {
 	for s := range c.members {
 		if match(s) {
 			s.silenced.Store(true)
+			c.noteOfLocked(s, CallEvent{Type: Moderated, Detail: "mute"})
 		}
 	}
 	published := *c.publications.Load()

@@ -94,6 +94,10 @@ type Config struct {
 	// called.
 	CallChanged func(groupID string, info CallInfo)
 
+	// CallEvent takes what takes place in calls, in that order. It may block for a
+	// while. nil: not called.
+	CallEvent func(CallEvent)
+
 	Metrics *metrics.Metrics
 	Log     *slog.Logger // nil: discard
 
@@ -127,6 +131,7 @@ type Server struct {
 	loops   sync.WaitGroup // of sessions
 	ticker  sync.WaitGroup
 	changes *changes
+	events  *callEvents
 	stop    chan struct{}
 
 	mu       sync.Mutex
@@ -177,6 +182,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 		groups:   make(map[string]*group),
 		sessions: make(map[key]*session),
 		idle:     make(chan struct{}),
+		events:   newCallEvents(cfg.CallEvent, func() { cfg.Metrics.LimitHit(LimitCallEvents) }),
 		writes:   make(map[writeKey]*forward.Histogram),
 	}
 	mux, err := netio.Listen(netio.Config{
@@ -200,6 +206,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.Metrics.SetWriteTimes(s.writeTimes)
 	cfg.Metrics.SetMedia(s.mediaSamples)
 	s.ticker.Go(s.tick)
+	s.ticker.Go(func() { s.events.run(s.stop) })
 	if cfg.CallChanged != nil {
 		s.changes = newChanges(s.callChanged)
 		s.ticker.Go(func() { s.changes.run(s.stop) })

@@ -123,7 +123,7 @@ func (s *session) end(reason CloseReason) {
 	}
 	s.cancel()
 	s.inbox.close()
-	s.call.leave(s)
+	s.call.leave(s, reason)
 	s.log.Info("session ended", "reason", string(reason), "duration", time.Since(s.joined).Round(time.Millisecond))
 	s.emit(Event{Kind: Closed, Reason: reason})
 	s.server.remove(s)
@@ -275,10 +275,13 @@ func (s *session) connectionChanged(state webrtc.PeerConnectionState) {
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Connected)
 		if !s.connected {
 			s.attach()
+		} else {
+			s.note(ParticipantReconnected, "")
 		}
 	case webrtc.PeerConnectionStateDisconnected:
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Disconnected)
 		s.log.Warn("session disconnected")
+		s.note(ParticipantDisconnected, "")
 	case webrtc.PeerConnectionStateFailed:
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Failed)
 		s.tenant.Errored(metrics.ICEError)
@@ -308,6 +311,7 @@ func (s *session) attach() {
 	s.connected = true
 	s.settle(path)
 	s.tenant.ObserveConnection(time.Since(s.joined))
+	s.note(ParticipantConnected, path.String())
 	s.log.Info("session connected", "path", path.String(), "profile", uint16(keys.Profile))
 	for _, d := range s.downlinks {
 		s.subscribe(d)
@@ -328,6 +332,7 @@ func (s *session) pairChanged() {
 		return
 	}
 	s.settle(path)
+	s.note(ParticipantMoved, path.String())
 }
 
 // sendDescription tells the endpoint a description, over the given route.
