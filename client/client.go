@@ -60,6 +60,11 @@ type Config struct {
 	// TLS is used for wss, and for https unless HTTPClient is set.
 	TLS *tls.Config
 
+	// DialContext opens the TCP connection of the WebSocket, and those of requests unless HTTPClient
+	// is set, for backends that have a way of their own to the server: an address to come from, a
+	// tunnel. Default: that of a net.Dialer.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
 	// Log takes what nobody is returned: losses of the connection and messages that make no
 	// sense. Default: discarded.
 	Log *slog.Logger
@@ -117,6 +122,9 @@ func New(cfg Config) (*Client, error) {
 	cfg.SendQueue = cmp.Or(cfg.SendQueue, 4096)
 	cfg.SendQueueBytes = cmp.Or(cfg.SendQueueBytes, 16<<20)
 	cfg.EventBuffer = cmp.Or(cfg.EventBuffer, 1024)
+	if cfg.DialContext == nil {
+		cfg.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
 	c := &Client{
 		cfg: cfg, base: base, http: cfg.HTTPClient, log: cfg.Log,
 		bearer: strings.Contains(cfg.ClientID, ":"),
@@ -125,7 +133,7 @@ func New(cfg Config) (*Client, error) {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if c.http == nil {
-		c.http = defaultHTTPClient(cfg.TLS)
+		c.http = defaultHTTPClient(cfg)
 	}
 	return c, nil
 }
@@ -148,13 +156,13 @@ func parseBase(s string) (*url.URL, error) {
 	return u, nil
 }
 
-func defaultHTTPClient(conf *tls.Config) *http.Client {
+func defaultHTTPClient(cfg Config) *http.Client {
 	return &http.Client{
 		Timeout: requestTimeout,
 		Transport: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSClientConfig:     conf.Clone(),
+			DialContext:         cfg.DialContext,
+			TLSClientConfig:     cfg.TLS.Clone(),
 			TLSHandshakeTimeout: dialTimeout,
 			MaxIdleConnsPerHost: 4,
 			IdleConnTimeout:     20 * time.Second, // below the server's 30 s, which would race with us

@@ -453,7 +453,7 @@ func (c *Client) dial(ctx context.Context) (ws *websocket.Conn, token string, er
 		HandshakeTimeout: handshakeTimeout,
 		Subprotocols:     protocols,
 		NetDialContext: func(dialCtx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(dialCtx, network, addr)
+			conn, err := c.cfg.DialContext(dialCtx, network, addr)
 			if err == nil {
 				abort = context.AfterFunc(ctx, func() { _ = conn.Close() })
 			}
