@@ -36,6 +36,9 @@ type EndpointConfig struct {
 	NoLock bool
 	// OnMediaMap is called with each media map, before the offer it belongs to is answered.
 	OnMediaMap func(map[string]channel.Media)
+	// OnSound is called with each packet of a sound, once it is counted: which of its sender's it is,
+	// and whether it is as it was sent.
+	OnSound func(sender string, number uint32, intact bool)
 	// IgnoreOffers leaves the server's offers unanswered while it returns true.
 	IgnoreOffers func() bool
 	// OnMessage is called with each message of the data channel, before anything is done with it.
@@ -474,6 +477,14 @@ func (e *Endpoint) readAudioReports(remote *webrtc.TrackRemote, receiver *webrtc
 
 func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool) {
 	sender := heardName(remote)
+	n, intact := e.count(sender, remote, p, first)
+	if e.cfg.OnSound != nil {
+		e.cfg.OnSound(sender, n, intact)
+	}
+}
+
+// count adds a packet to what was heard of a sender.
+func (e *Endpoint) count(sender string, remote *webrtc.TrackRemote, p *rtp.Packet, first bool) (n uint32, intact bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := e.heardLocked(sender)
@@ -490,15 +501,16 @@ func (e *Endpoint) packet(remote *webrtc.TrackRemote, p *rtp.Packet, first bool)
 		h.Redundant++
 		payload, _ = codec.REDPrimary(payload)
 	}
-	n := uint32(0)
 	if len(payload) >= 4 {
 		n = binary.BigEndian.Uint32(payload)
 	}
 	h.Numbers = append(h.Numbers, n)
-	if string(payload) != string(Payload(sender, n)) {
+	intact = string(payload) == string(Payload(sender, n))
+	if !intact {
 		h.Bad++
 	}
 	e.notifyLocked()
+	return n, intact
 }
 
 func (e *Endpoint) notifyLocked() {
