@@ -58,6 +58,11 @@ func (b *budgets) allow(from Path, name []byte, now time.Duration) (why Drop, ok
 // prove notes that ICE has written to a path.
 func (b *budgets) prove(to Path, now time.Duration) { b.proven.note(pathShare(to), now) }
 
+// isProven reports whether prove was called for a path not too long ago.
+func (b *budgets) isProven(p Path, now time.Duration) bool {
+	return b.proven.isNoted(pathShare(p), now)
+}
+
 // shareKey says whose share of a budget is meant.
 type shareKey struct {
 	addr [16]byte
@@ -150,6 +155,19 @@ func (b *budget) allowKnown(key shareKey, now time.Duration) (why Drop, ok, know
 		}
 	}
 	return 0, false, false
+}
+
+// isNoted reports whether a share was noted not too long ago.
+func (b *budget) isNoted(key shareKey, now time.Duration) bool {
+	set := b.set(key)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range set {
+		if s := &set[i]; s.used && s.key == key && s.noted > 0 && now-s.noted < provenTime {
+			return true
+		}
+	}
+	return false
 }
 
 // note makes a share known.

@@ -82,10 +82,18 @@ type receiver struct {
 	counts rxCounts
 
 	now time.Duration // of this batch; 0: not asked for yet
+
+	own      Path // that the socket is connected to, if it is
+	released bool // what is not of own belongs to another process
+	foreign  bool // what comes was passed on already
 }
 
 // datagram takes one datagram. b must stay valid until flush returns.
 func (r *receiver) datagram(b []byte, from Path) {
+	if r.released && from != r.own && !r.foreign {
+		r.mux.strayed(b, from)
+		return
+	}
 	r.counts.packets++
 	r.counts.bytes += uint64(len(b))
 	k := classify(b)
@@ -123,9 +131,16 @@ func (r *receiver) allow(k kind, b []byte, from Path) bool {
 	why, ok := r.mux.budgets.allow(from, name, r.now)
 	if !ok {
 		r.counts.drop(why)
+		return false
 	}
-	return ok
+	if name == nil && isCheck(k, b) && !r.foreign && r.conn != nil {
+		r.mux.strayed(b, from) // it may name an agent of another process
+	}
+	return true
 }
+
+// isCheck reports whether b is a binding request: what ICE's checks are.
+func isCheck(k kind, b []byte) bool { return k == kindSTUN && b[0] == 0 && b[1] == 1 }
 
 // flush ends a batch of datagrams.
 func (r *receiver) flush() {

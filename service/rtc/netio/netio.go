@@ -24,6 +24,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/transport/v4"
@@ -71,6 +72,10 @@ type Config struct {
 	// MaxSegments bounds the packets of one segmented UDP message: they leave back to back.
 	// Default 10, at most 64; 1 turns segmentation off.
 	MaxSegments int
+
+	// Inherit are listening sockets of a former process. Those of an address that is to be listened
+	// on are duplicated and used, as many as there are; closing them is left to the caller.
+	Inherit *Sockets
 
 	// Net replaces the kernel's network, for tests over a virtual one.
 	Net transport.Net
@@ -152,6 +157,10 @@ type Mux struct {
 	groups   []*group
 	tcp      *streams // never nil
 
+	handover   handover
+	stray      atomic.Pointer[func(Stray)] // set by SetStray
+	connecting atomic.Bool                 // each path that is proven gets a socket of its own
+
 	wg      sync.WaitGroup // readers and reporter
 	stop    context.CancelFunc
 	closing sync.Once
@@ -193,10 +202,14 @@ type socket interface {
 // (where the kernel's network is used).
 func Listen(cfg Config) (*Mux, error) {
 	cfg.setDefaults()
+	if cfg.Inherit == nil {
+		cfg.Inherit = new(Sockets)
+	}
 	if len(cfg.UDPAddrs)+len(cfg.TCPAddrs) > maxLocals {
 		return nil, fmt.Errorf("listen on %d addresses: at most %d", len(cfg.UDPAddrs)+len(cfg.TCPAddrs), maxLocals)
 	}
 	m := &Mux{cfg: cfg, budgets: newBudgets(cfg.SourceRate, cfg.GlobalRate), started: time.Now()}
+	m.handover.bucket.credit = strayRate * int64(time.Second)
 	m.tcp = newStreams(m)
 	for _, addr := range cfg.UDPAddrs {
 		if err := m.listenUDP(canonical(addr)); err != nil {
@@ -218,9 +231,12 @@ func (m *Mux) listenUDP(addr netip.AddrPort) error {
 	var sockets []socket
 	var bound netip.AddrPort
 	var err error
-	if m.cfg.Net != nil {
+	switch fds := take(m.cfg.Inherit.UDP, addr); {
+	case m.cfg.Net != nil:
 		sockets, bound, err = openPortable(m.cfg.Net.ListenUDP, addr)
-	} else {
+	case len(fds) > 0:
+		sockets, bound, err = adoptKernel(fds, m.cfg.MaxSegments)
+	default:
 		sockets, bound, err = openKernel(addr, m.cfg.SocketsPerAddr, m.cfg.MaxSegments)
 	}
 	if err != nil {
@@ -259,19 +275,24 @@ func (m *Mux) start() {
 	m.wg.Go(func() { m.report(ctx) })
 	for i, g := range m.groups {
 		for k, s := range g.sockets {
-			out := m.newBatch(batchSlots, k)
-			rx := &receiver{
-				mux:    m,
-				queue:  g.conn.queue,
-				conn:   g.conn,
-				local:  uint16(i + 1),
-				reader: m.cfg.Media.NewReader(out),
-				out:    out,
-			}
+			rx := m.newReceiver(i, k)
 			m.wg.Go(func() { s.serve(rx) })
 		}
 	}
 	m.tcp.start()
+}
+
+// newReceiver returns a receiver for datagrams of address i that sends from socket k of each address.
+func (m *Mux) newReceiver(i, k int) *receiver {
+	out := m.newBatch(batchSlots, k)
+	return &receiver{
+		mux:    m,
+		queue:  m.groups[i].conn.queue,
+		conn:   m.groups[i].conn,
+		local:  uint16(i + 1),
+		reader: m.cfg.Media.NewReader(out),
+		out:    out,
+	}
 }
 
 // UDPConns returns one connection per UDP address, in the order of Config, for
@@ -352,6 +373,9 @@ func (m *Mux) Path(local, remote netip.AddrPort, tcp bool) (Path, error) {
 func (m *Mux) proven(path Path) {
 	if !m.cfg.Media.Known(path) {
 		m.budgets.prove(path, m.now())
+	}
+	if m.connecting.Load() {
+		m.connect(path, m.now())
 	}
 }
 

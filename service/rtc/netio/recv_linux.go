@@ -42,8 +42,13 @@ func (s *kernelSocket) serve(rx *receiver) {
 	}
 	st := newRecvState()
 	var errno syscall.Errno
-	receive := func(uintptr) bool { // false: wait for the next datagram
+	receive := func(ep uintptr) bool { // false: wait for the next datagram
 		var n int
+		if s.connected.some.Load() {
+			errno = 0
+			s.receiveAll(ep, rx, st)
+			return false
+		}
 		if n, errno = s.recv(st); errno != 0 {
 			return errno != unix.EAGAIN
 		}
@@ -74,9 +79,12 @@ func (s *kernelSocket) serve(rx *receiver) {
 }
 
 // recv reads what is there, without waiting.
-func (s *kernelSocket) recv(st *recvState) (int, syscall.Errno) {
+func (s *kernelSocket) recv(st *recvState) (int, syscall.Errno) { return s.recvFrom(s.fd, st) }
+
+// recvFrom is recv of another descriptor.
+func (s *kernelSocket) recvFrom(fd int, st *recvState) (int, syscall.Errno) {
 	for {
-		n, errno := s.receive(s.fd, &st.msgs[0], recvBatch)
+		n, errno := s.receive(fd, &st.msgs[0], recvBatch)
 		switch errno {
 		case 0:
 			for i := range n { // for the next time; the address tells its own length

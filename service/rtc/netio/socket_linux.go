@@ -35,6 +35,12 @@ type kernelSocket struct {
 	// never used. That is the one lock here that is held over a system call.
 	mu     sync.RWMutex
 	closed bool // guarded by mu
+
+	connected connected
+}
+
+func newKernelSocket(fd, maxSegments int) *kernelSocket {
+	return &kernelSocket{fd: fd, maxSegments: maxSegments, send: rawSendmmsg, receive: rawRecvmmsg}
 }
 
 // openKernel opens up to n sockets on one address.
@@ -67,7 +73,8 @@ func openSocket(addr netip.AddrPort, join, shared bool, maxSegments int) (*kerne
 	if err != nil {
 		return nil, netip.AddrPort{}, os.NewSyscallError("socket", err)
 	}
-	s := &kernelSocket{fd: fd, v6: family == unix.AF_INET6, maxSegments: maxSegments, send: rawSendmmsg, receive: rawRecvmmsg}
+	s := newKernelSocket(fd, maxSegments)
+	s.v6 = family == unix.AF_INET6
 	bound, err := s.bind(addr, join, shared)
 	if err == nil {
 		err = s.openPoll()
@@ -76,12 +83,17 @@ func openSocket(addr netip.AddrPort, join, shared bool, maxSegments int) (*kerne
 		_ = unix.Close(fd)
 		return nil, netip.AddrPort{}, err
 	}
-	s.read = growBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
-	s.write = growBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
-	if _, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT); err != nil || maxSegments < 2 {
+	s.tune()
+	return s, bound, nil
+}
+
+// tune asks for buffers and finds out what the socket can.
+func (s *kernelSocket) tune() {
+	s.read = growBuffer(s.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
+	s.write = growBuffer(s.fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
+	if _, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT); err != nil || s.maxSegments < 2 {
 		s.gso.off.Store(never)
 	}
-	return s, bound, nil
 }
 
 func (s *kernelSocket) bind(addr netip.AddrPort, join, shared bool) (netip.AddrPort, error) {
@@ -95,11 +107,7 @@ func (s *kernelSocket) bind(addr netip.AddrPort, join, shared bool) (netip.AddrP
 			return netip.AddrPort{}, err
 		}
 	}
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: as4(addr.Addr()), Port: int(addr.Port())}
-	if s.v6 {
-		sa = &unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())}
-	}
-	if err := unix.Bind(s.fd, sa); err != nil {
+	if err := unix.Bind(s.fd, sockaddr(addr, s.v6)); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			return netip.AddrPort{}, fmt.Errorf("%w: is another instance running?", os.NewSyscallError("bind", err))
 		}
@@ -110,6 +118,11 @@ func (s *kernelSocket) bind(addr netip.AddrPort, join, shared bool) (netip.AddrP
 			return netip.AddrPort{}, err
 		}
 	}
+	return s.name()
+}
+
+// name returns what the socket is bound to.
+func (s *kernelSocket) name() (netip.AddrPort, error) {
 	got, err := unix.Getsockname(s.fd)
 	if err != nil {
 		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
@@ -206,6 +219,7 @@ func (s *kernelSocket) close() error {
 		return nil
 	}
 	s.closed = true
+	s.connected.close()
 	return os.NewSyscallError("close", unix.Close(s.fd))
 }
 

@@ -177,6 +177,7 @@ func (m *Mux) report(ctx context.Context) {
 				lastFallbacks = n
 			}
 			m.dests.forget(m.now())
+			m.sweepConnected()
 		case <-ctx.Done():
 			return
 		}

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -48,9 +49,12 @@ func (t *streams) listen(addr netip.AddrPort) error {
 	tcpAddr := net.TCPAddrFromAddrPort(addr)
 	var l net.Listener
 	var err error
-	if t.mux.cfg.Net != nil {
+	switch fds := take(t.mux.cfg.Inherit.TCP, addr); {
+	case t.mux.cfg.Net != nil:
 		l, err = t.mux.cfg.Net.ListenTCP(network, tcpAddr)
-	} else {
+	case len(fds) > 0:
+		l, err = adoptListener(fds[0])
+	default:
 		l, err = net.ListenTCP(network, tcpAddr)
 	}
 	if err != nil {
@@ -79,6 +83,9 @@ func (t *streams) acceptFrom(l net.Listener) {
 			t.admit(conn)
 			continue
 		}
+		if errors.Is(err, net.ErrClosed) { // here, or by release
+			return
+		}
 		select {
 		case <-t.done:
 			return
@@ -86,6 +93,35 @@ func (t *streams) acceptFrom(l net.Listener) {
 			wait = min(2*wait, longest)
 		}
 	}
+}
+
+// duplicate returns duplicates of the listeners.
+func (t *streams) duplicate() ([]Socket, error) {
+	var out []Socket
+	for _, l := range t.listeners {
+		fd, err := duplicateListener(l)
+		if err != nil {
+			return out, fmt.Errorf("duplicate tcp listener: %w", err)
+		}
+		addr, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			closeFD(fd)
+			return out, ErrNoHandover
+		}
+		out = append(out, Socket{canonical(addr.AddrPort()), fd})
+	}
+	return out, nil
+}
+
+// release ends the accepting of connections. Those that are open stay.
+func (t *streams) release() error {
+	var errs []error
+	for _, l := range t.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, fmt.Errorf("close tcp listener: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // admit starts a connection if the limits allow, and closes it otherwise.
@@ -252,7 +288,7 @@ func (t *streams) Close() error {
 	t.closeOnce.Do(func() {
 		close(t.done)
 		for _, l := range t.listeners {
-			if err := l.Close(); err != nil && t.closeErr == nil {
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) && t.closeErr == nil {
 				t.closeErr = fmt.Errorf("close tcp listener: %w", err)
 			}
 		}
