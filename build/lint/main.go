@@ -18,6 +18,7 @@ import (
 var forbidden = map[string][]string{
 	"rtcd/config":                {"rtcd/"},
 	"rtcd/service":               {"github.com/pion", "github.com/gorilla", "github.com/dgraph-io"},
+	"rtcd/service/handover":      {"rtcd/"},
 	"rtcd/service/logging":       {"rtcd/"},
 	"rtcd/service/msgpack":       {"rtcd/"},
 	"rtcd/service/store":         {"rtcd/"},
@@ -25,6 +26,7 @@ var forbidden = map[string][]string{
 	"rtcd/service/policy":        {"rtcd/"},
 	"rtcd/service/access":        {"rtcd/service/auth", "rtcd/service/store", "rtcd/service/rtc", "rtcd/config", "rtcd/service/api/ws", "github.com/pion"},
 	"rtcd/service/metrics":       {"rtcd/"},
+	"rtcd/service/doctor":        {"rtcd/service"},
 	"rtcd/service/auth":          {"rtcd/service/api", "rtcd/service/rtc", "rtcd/service/store", "rtcd/config"},
 	"rtcd/service/api":           {"github.com/pion", "rtcd/service/store", "rtcd/service/rtc", "rtcd/service/auth", "rtcd/config"},
 	"rtcd/service/api/wire":      {"rtcd/service/api", "rtcd/service/rtc", "rtcd/config", "github.com/pion"},
