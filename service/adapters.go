@@ -173,6 +173,9 @@ type unavailable struct{ error }
 func (unavailable) Unavailable() bool { return true }
 func (u unavailable) Unwrap() error   { return u.error }
 
+// limitClients is how many backends may be registered.
+const limitClients metrics.Limit = "registered_clients"
+
 // refusal gives an error of package auth the methods that the API looks for.
 func (a authenticator) refusal(err error) error {
 	var limit *auth.LimitError
@@ -180,7 +183,10 @@ func (a authenticator) refusal(err error) error {
 	case errors.As(err, &limit):
 		a.metrics.LimitHit(metrics.Limit(limit.Limit))
 		return busy{err, limit.RetryAfter}
-	case errors.Is(err, auth.ErrUnavailable), errors.Is(err, auth.ErrFull):
+	case errors.Is(err, auth.ErrFull):
+		a.metrics.LimitHit(limitClients)
+		return unavailable{err}
+	case errors.Is(err, auth.ErrUnavailable):
 		return unavailable{err}
 	}
 	return err

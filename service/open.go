@@ -54,6 +54,7 @@ func (s *Server) openStore(memory bool) error {
 		s.store, s.durable = st, true
 	}
 	s.onClose(s.store.Close)
+	s.metrics.AddSamples(storeSamples(s.store))
 	s.log.Info("data store open", "path", s.cfg.Store.DataSource, "clients", s.store.Count())
 	return nil
 }

@@ -162,14 +162,14 @@ func validText(s string, n int) bool {
 func (x *exchange) body() ([]byte, bool) {
 	if x.r.ContentLength > maxBodyBytes {
 		x.w.Header().Set("Connection", "close")
-		x.refuse(problem{http.StatusRequestEntityTooLarge, reasonTooLarge, errBodyTooLarge.Error()})
+		x.tooLarge()
 		return nil, false
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, maxBodyBytes))
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
-			x.refuse(problem{http.StatusRequestEntityTooLarge, reasonTooLarge, errBodyTooLarge.Error()})
+			x.tooLarge()
 		} else {
 			x.refuse(problem{http.StatusBadRequest, reasonBadJSON, err.Error()})
 		}
@@ -179,6 +179,11 @@ func (x *exchange) body() ([]byte, bool) {
 		return nil, false
 	}
 	return data, true
+}
+
+func (x *exchange) tooLarge() {
+	x.h.Metrics.LimitHit(LimitBody)
+	x.refuse(problem{http.StatusRequestEntityTooLarge, reasonTooLarge, errBodyTooLarge.Error()})
 }
 
 // decode reads one JSON object with nothing but these fields in it, each at most once, and nothing

@@ -23,6 +23,7 @@ import (
 const (
 	LimitListenerConnections metrics.Limit = "api_connections"
 	LimitAddressConnections  metrics.Limit = "api_connections_per_address"
+	LimitBody                metrics.Limit = "api_body"
 )
 
 // ServerConfig holds the settings of one listener. Zero values mean the defaults named with each

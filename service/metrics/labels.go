@@ -78,7 +78,10 @@ const (
 
 var sourceLabels = [numSources]string{"voice", "screen", "screen-audio", "video"}
 
-func (s Source) label() string { return pick(sourceLabels[:], int(s)) }
+// String returns the label of the source.
+func (s Source) String() string { return pick(sourceLabels[:], int(s)) }
+
+func (s Source) label() string { return s.String() }
 
 // A Message is the type of a WebSocket message. Types the server does not know share
 // UnknownMessage, however they are spelled.

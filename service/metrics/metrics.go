@@ -25,6 +25,8 @@ const (
 	// clients that can be registered; whoever comes later shares the label value overflowID.
 	maxTenants = 20_000
 	overflowID = "other"
+
+	limitHitsHelp = "How often a limit refused or delayed something."
 )
 
 // Bucket boundaries of the histograms, in the unit of the series (seconds, or a ratio).
@@ -36,10 +38,11 @@ var (
 
 // Metrics is one set of series on a registry of its own. It is safe for concurrent use.
 type Metrics struct {
-	registry *prometheus.Registry
-	writes   *writeTimes
-	media    mediaSamples
-	certs    certExpiry
+	registry    *prometheus.Registry
+	writes      *writeTimes
+	media       mediaSamples
+	certs       certExpiry
+	negotiation *negotiation
 
 	sessions    *liveGauge
 	tracks      *liveGauge
@@ -71,9 +74,10 @@ type Metrics struct {
 // New returns a fresh set of series, with the process and Go collectors registered.
 func New() *Metrics {
 	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		writes:   newWriteTimes(),
-		tenants:  make(map[string]*Tenant),
+		registry:    prometheus.NewRegistry(),
+		writes:      newWriteTimes(),
+		negotiation: newNegotiation(),
+		tenants:     make(map[string]*Tenant),
 
 		sessions:    newLiveGauge("rtc", "sessions_total", "Live sessions.", "groupID"),
 		tracks:      newLiveGauge("rtc", "rtp_tracks_total", "Live RTP tracks.", "groupID", "direction", "type"),
@@ -90,7 +94,7 @@ func New() *Metrics {
 		clientJitter: histogramVec("client_jitter", "Jitter as reported by end users, in seconds.", bucketsA),
 		messages:     counterVec("ws", "messages_total", "WebSocket messages.", "clientID", "type", "direction"),
 		discards:     counterVec("ws", "discarded_total", "WebSocket input and output that had no effect, by reason.", "reason"),
-		limitHits:    counterVec("", "limit_hits_total", "How often a limit refused or delayed something.", "limit"),
+		limitHits:    counterVec("", "limit_hits_total", limitHitsHelp, "limit"),
 		handlerPanics: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: "api", Name: "panics_total", Help: "Recovered panics of HTTP requests.",
 		}),
@@ -103,7 +107,7 @@ func New() *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: namespace}),
-		m.writes, &m.media, &m.certs, m.sessions.vec, m.tracks.vec, m.connections.vec,
+		m.writes, &m.media, &m.certs, m.negotiation.vec, m.sessions.vec, m.tracks.vec, m.connections.vec,
 		m.connStates, m.errors, m.connection, m.channelOpen, m.lockGrab, m.lockHeld,
 		m.clientLoss, m.clientRTT, m.clientJitter, m.messages, m.discards, m.limitHits, m.handlerPanics,
 	)

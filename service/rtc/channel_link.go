@@ -85,6 +85,9 @@ func (s *session) readChannel(in detached) {
 			_ = in.Close()
 			return
 		}
+		if limiter.Tokens() < 1 {
+			s.server.cfg.Metrics.LimitHit(LimitChannelRate)
+		}
 		if limiter.Wait(s.ctx) != nil {
 			return // the session ends
 		}

@@ -52,6 +52,13 @@ func (m *mailbox) take() []func() {
 	return posted
 }
 
+// waiting returns how many functions wait.
+func (m *mailbox) waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.posted)
+}
+
 // close drops what waits and all that will be posted.
 func (m *mailbox) close() {
 	m.mu.Lock()

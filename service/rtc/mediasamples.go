@@ -18,10 +18,14 @@ func (s *Server) mediaSamples() []metrics.Sample {
 		{Name: "media_resent_packets_total", Help: "RTP packets sent again as receivers asked.", N: float64(plane.Resent)},
 		{Name: "media_padding_packets_total", Help: "RTP packets sent to try what a path carries.", N: float64(plane.Padding)},
 		{Name: "media_keyframe_requests_total", Help: "Keyframes asked for.", N: float64(plane.Keyframes)},
+		{Name: "media_nacks_total", Help: "Requests to senders for packets that did not come.", N: float64(plane.NACKs)},
 		{Name: "port_sent_messages_total", Help: "UDP messages sent; a segmented one counts once.", N: float64(port.TxMessages)},
 		{Name: "port_gso_fallbacks_total", Help: "Segmented messages that the kernel refused.", N: float64(port.GSOFallbacks)},
 		{Name: "port_tcp_connections", Help: "TCP connections of media.", Gauge: true, N: float64(port.TCPConns)},
 	}
+	out = append(out, s.legSamples(&plane)...)
+	out = append(out, s.audienceSamples()...)
+	out = append(out, s.waitingSamples()...)
 	for state, n := range map[string]int{
 		"failing": port.FailingDestinations, "paused": port.PausedDestinations, "unsegmented": port.UnsegmentedDestinations,
 	} {

@@ -38,6 +38,9 @@ const (
 	LimitMailbox        metrics.Limit = "session_messages"
 	LimitChannels       metrics.Limit = "data_channels"
 	LimitChannelQueue   metrics.Limit = "data_channel_queue"
+	LimitChannelRate    metrics.Limit = "data_channel_rate"
+	LimitOffers         metrics.Limit = "offers_per_second"
+	LimitSetup          metrics.Limit = "setup_time"
 )
 
 // Limits bounds what clients may make. Zero means no limit but for those with a default.
@@ -205,6 +208,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg.Metrics.SetWriteTimes(s.writeTimes)
 	cfg.Metrics.SetMedia(s.mediaSamples)
+	cfg.Metrics.SetLimits(s.limitHits)
 	s.ticker.Go(s.tick)
 	s.ticker.Go(func() { s.events.run(s.stop) })
 	if cfg.CallChanged != nil {

@@ -53,7 +53,8 @@ type session struct {
 	peer        *engine.Peer  // nil before the first offer
 	media       *forward.Peer // likewise
 	machine     *negotiate.Machine
-	answered    time.Time // when the first offer was answered
+	answered    time.Time    // when the first offer was answered
+	offers      [2]time.Time // when what waits for its answer was offered: by the endpoint, by us
 	connected   bool
 	settled     time.Time           // when candidates of TCP are to be given up, if ever
 	channel     *webrtc.DataChannel // the first that was offered
@@ -191,6 +192,7 @@ func (s *session) setupEnd() time.Time {
 
 func (s *session) expire(now time.Time) {
 	if d := s.setupEnd(); !d.IsZero() && !now.Before(d) {
+		s.server.cfg.Metrics.LimitHit(LimitSetup)
 		if s.answered.IsZero() {
 			s.end(CloseNoOffer)
 		} else {

@@ -100,7 +100,14 @@ func (s *session) description(data []byte, route negotiate.Route) {
 			return
 		}
 	}
-	s.perform(s.machine.Offer(now, d.SDP, route))
+	if s.offers[metrics.In].IsZero() {
+		s.offers[metrics.In] = now
+	}
+	actions := s.machine.Offer(now, d.SDP, route)
+	if s.machine.Throttled() {
+		s.server.cfg.Metrics.LimitHit(LimitOffers)
+	}
+	s.perform(actions)
 }
 
 // candidate takes a candidate of the endpoint. An ICE-lite agent never sends a check, so it has
@@ -118,6 +125,8 @@ func (s *session) candidate(data []byte) {
 	if s.answered.IsZero() {
 		if len(s.early) < maxEarlyCandidates {
 			s.early = append(s.early, init)
+		} else {
+			s.server.cfg.Metrics.LimitHit(LimitCandidates)
 		}
 		return
 	}
@@ -187,6 +196,7 @@ func (s *session) acceptOffer(a negotiate.Action) []negotiate.Action {
 	if err := s.sendDescription(wire.Description{Type: "answer", SDP: answer}, a.Route); err != nil {
 		s.log.Error("send answer", "err", err)
 	}
+	s.negotiated(metrics.In)
 	for _, c := range s.early {
 		s.addCandidate(c)
 	}
@@ -221,7 +231,8 @@ func (s *session) makeOffer() []negotiate.Action {
 		s.log.Error("make offer", "err", err)
 		return s.machine.OfferFailed(time.Now())
 	}
-	s.machine.OfferSent(time.Now())
+	s.offers[metrics.Out] = time.Now()
+	s.machine.OfferSent(s.offers[metrics.Out])
 	return nil
 }
 
@@ -230,9 +241,18 @@ func (s *session) applyAnswer(sdp string) []negotiate.Action {
 		s.refused("answer", err)
 		return s.machine.AnswerFailed(time.Now())
 	}
+	s.negotiated(metrics.Out)
 	s.unsent = false
 	s.applySections()
 	return s.machine.AnswerApplied(time.Now())
+}
+
+// negotiated records how long an offer has waited for its answer.
+func (s *session) negotiated(offer metrics.Direction) {
+	if since := s.offers[offer]; !since.IsZero() {
+		s.server.cfg.Metrics.ObserveNegotiation(offer, time.Since(since))
+		s.offers[offer] = time.Time{}
+	}
 }
 
 // setMuted mutes or unmutes the voice, as its endpoint says; without a voice it does nothing, and a new

@@ -251,7 +251,7 @@ func (c *conn) readPump() error {
 	for {
 		kind, r, err := c.socket.NextReader()
 		if err != nil {
-			return readError(err)
+			return c.readError(err)
 		}
 		if kind != websocket.BinaryMessage {
 			if !c.throttle() {
@@ -265,7 +265,7 @@ func (c *conn) readPump() error {
 			c.buf = bytes.Buffer{}
 		}
 		if _, err := c.buf.ReadFrom(r); err != nil {
-			return readError(err)
+			return c.readError(err)
 		}
 		if !c.throttle() {
 			return c.leftover()
@@ -274,7 +274,10 @@ func (c *conn) readPump() error {
 	}
 }
 
-func readError(err error) error {
+func (c *conn) readError(err error) error {
+	if errors.Is(err, websocket.ErrReadLimit) {
+		c.server.metrics.LimitHit(LimitMessage)
+	}
 	var timeout net.Error
 	var closed *websocket.CloseError
 	switch {

@@ -69,6 +69,7 @@ const (
 	LimitQueue       metrics.Limit = "ws_outbound_queue"
 	LimitStall       metrics.Limit = "ws_stall"
 	LimitParked      metrics.Limit = "ws_parked_messages"
+	LimitMessage     metrics.Limit = "ws_message_bytes"
 )
 
 // Config holds the settings of a Server. Zero values mean the defaults named with each field.

@@ -33,6 +33,8 @@ type downlink struct {
 	metered   uint64        // bytes then
 	sending   average       // of all media
 	sounds    average       // of sounds
+	estimate  int           // of what the path carries, bits per second
+	limited   bool          // videos are sent as less than they are there as, for its sake
 	carrier   *Subscription // that padding goes with
 }
 

@@ -158,6 +158,8 @@ func (pub *Publication) askMissing(out *netio.Batch, now time.Duration, b []byte
 		pub.peer.mu.Unlock()
 		if len(b) > 0 {
 			pub.peer.writeRTCP(out, b, c)
+			c.NACKs++
+			c.dirty = true
 		}
 	}
 	return b

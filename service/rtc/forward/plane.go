@@ -32,7 +32,7 @@ const reportTicks = 10
 
 // Config is what a Plane needs.
 type Config struct {
-	// Now is the clock, read once per batch of packets and once per publication in it. It must
+	// Now is the clock, read twice per batch of packets and once per publication in it. It must
 	// carry a monotonic reading or not run backwards. nil means time.Now.
 	Now func() time.Time
 
@@ -57,6 +57,8 @@ type Plane struct {
 	cameras int
 	holds   bool
 	counts  counters
+	transit transit
+	totals  pathTotals
 
 	published atomic.Uint64 // publications so far
 

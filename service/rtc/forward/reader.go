@@ -152,6 +152,7 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 	}
 	st = in.find(h.ssrc)
 	if st == nil && !in.admits(h.ssrc, r.now) {
+		r.counts.TooMany++
 		return nil, false, nil, DropUnknownSSRC
 	}
 	if in.budget != nil && !in.budget.has(len(b)*8, r.now) {
@@ -245,8 +246,8 @@ func (r *reader) queue(pub *Publication, p packet) {
 	r.runs = append(r.runs, run{pub: pub, first: i, last: i, n: 1})
 }
 
-// Flush sends the packets of the batch to those who subscribed to them. netio sends what is left
-// in the outgoing batch after it.
+// Flush sends the packets of the batch to those who subscribed to them. What is in the outgoing batch
+// for other reasons netio sends after it.
 func (r *reader) Flush() {
 	if len(r.runs) > 0 {
 		begin := r.plane.clock()
@@ -259,6 +260,10 @@ func (r *reader) Flush() {
 				h.observe(end-begin, r.runs[i].n)
 			}
 			begin = end
+		}
+		if n := len(r.packets); n > 0 {
+			r.out.Flush()
+			r.plane.transit.observe(r.plane.clock()-r.now, n)
 		}
 		clear(r.runs)
 		clear(r.packets)

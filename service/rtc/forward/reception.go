@@ -22,6 +22,8 @@ type reception struct {
 	expectedPrior uint32 // when the last report was made
 	receivedPrior uint32
 
+	missing int32 // packets, beyond those that loss has told of; below 0: that came after it had
+
 	transit int32  // of the last packet, in timestamp units
 	jitter  uint32 // times 16
 

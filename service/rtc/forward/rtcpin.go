@@ -63,6 +63,7 @@ func (r *reader) acceptRTCP(in *inbound, b []byte) (plain []byte, why Drop) {
 	case len(b) < rtcpHeader+in.tag+rtcpIndex:
 		return nil, DropMalformed
 	case !in.admitsReport(sender):
+		r.counts.TooMany++
 		return nil, DropUnknownSSRC
 	}
 	plain, err := in.srtp.DecryptRTCP(b, b, &r.scratchRTCP)
@@ -190,6 +191,10 @@ func (r *reader) reports(peer *Peer, blocks []byte, count int) {
 			continue
 		}
 		sub.report(blocks, ntp)
+		if due, lost := sub.told(sub.lost.Load()); due > 0 {
+			r.counts.Downlink.add(due, lost)
+			r.counts.dirty = true
+		}
 		if d := peer.down.Load(); d != nil && sub.view != nil {
 			d.report(float64(blocks[4])/256, time.Duration(sub.roundTrip.Load()), r.now)
 		}

@@ -149,6 +149,7 @@ func (t *tick) allocate(peer *Peer, d *downlink, out *netio.Batch) {
 	d.sending.add(sent-d.metered, since)
 	d.sounds.add(sounds, since)
 	d.metered = sent
+	d.estimate, d.limited = 0, false
 	if len(w.videos) == 0 {
 		return
 	}
@@ -167,6 +168,7 @@ func (t *tick) allocate(peer *Peer, d *downlink, out *netio.Batch) {
 			sub.aim(target{layer: -1}, now)
 		}
 	}
+	d.estimate, d.limited = estimated, wanted > 0
 	if wanted > 0 {
 		wanted = int(float64(wanted+d.sounds.bps()) / headroom)
 	}

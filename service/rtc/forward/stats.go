@@ -92,13 +92,28 @@ type Stats struct {
 	Drops       [numDrops]uint64
 	Feedbacks   [numFeedbacks]uint64 // parts of authentic RTCP packets
 	Keyframes   uint64               // requests for a keyframe sent
+	NACKs       uint64               // requests for missing packets sent
+	Uplink      Loss                 // from senders to us, before repairs
+	Downlink    Loss                 // from us to receivers, as they report, before repairs
 	RateLimited uint64               // of Drops[DropRate]: RTCP packets
+	TooMany     uint64               // of Drops[DropUnknownSSRC]: of endpoints that have used too many SSRCs
+}
+
+// Loss tells what became of packets on one leg.
+type Loss struct {
+	Due  uint64 // packets that should have come
+	Lost uint64 // of those, that did not
+}
+
+func (l *Loss) add(due, lost uint64) {
+	l.Due += due
+	l.Lost += lost
 }
 
 // counts are the counters of one batch, or of one call, before they are added to the plane's.
 type counts struct {
 	Stats
-	dirty bool // has drops or feedback
+	dirty bool // has drops, feedback or losses
 }
 
 func (c *counts) drop(reason Drop) {
@@ -108,11 +123,12 @@ func (c *counts) drop(reason Drop) {
 
 // counters are the totals of a plane.
 type counters struct {
-	packetsIn, bytesIn                      atomic.Uint64
-	packetsOut, bytesOut, resent, padding   atomic.Uint64
-	rtcpIn, rtcpOut, keyframes, rateLimited atomic.Uint64
-	drops                                   [numDrops]atomic.Uint64
-	feedbacks                               [numFeedbacks]atomic.Uint64
+	packetsIn, bytesIn                               atomic.Uint64
+	packetsOut, bytesOut, resent, padding            atomic.Uint64
+	rtcpIn, rtcpOut, keyframes, rateLimited          atomic.Uint64
+	tooMany, nacks, upDue, upLost, downDue, downLost atomic.Uint64
+	drops                                            [numDrops]atomic.Uint64
+	feedbacks                                        [numFeedbacks]atomic.Uint64
 }
 
 // add adds c and clears it.
@@ -128,6 +144,12 @@ func (t *counters) add(c *counts) {
 		addNonZero(&t.padding, c.Padding)
 		addNonZero(&t.keyframes, c.Keyframes)
 		addNonZero(&t.rateLimited, c.RateLimited)
+		addNonZero(&t.tooMany, c.TooMany)
+		addNonZero(&t.nacks, c.NACKs)
+		addNonZero(&t.upDue, c.Uplink.Due)
+		addNonZero(&t.upLost, c.Uplink.Lost)
+		addNonZero(&t.downDue, c.Downlink.Due)
+		addNonZero(&t.downLost, c.Downlink.Lost)
 		for i, n := range c.Drops {
 			addNonZero(&t.drops[i], n)
 		}
@@ -149,7 +171,9 @@ func (t *counters) snapshot() Stats {
 		PacketsIn: t.packetsIn.Load(), BytesIn: t.bytesIn.Load(),
 		PacketsOut: t.packetsOut.Load(), BytesOut: t.bytesOut.Load(), Resent: t.resent.Load(), Padding: t.padding.Load(),
 		RTCPIn: t.rtcpIn.Load(), RTCPOut: t.rtcpOut.Load(),
-		Keyframes: t.keyframes.Load(), RateLimited: t.rateLimited.Load(),
+		Keyframes: t.keyframes.Load(), RateLimited: t.rateLimited.Load(), TooMany: t.tooMany.Load(), NACKs: t.nacks.Load(),
+		Uplink:   Loss{Due: t.upDue.Load(), Lost: t.upLost.Load()},
+		Downlink: Loss{Due: t.downDue.Load(), Lost: t.downLost.Load()},
 	}
 	for i := range s.Drops {
 		s.Drops[i] = t.drops[i].Load()
@@ -195,13 +219,17 @@ type HistogramSnapshot struct {
 
 // Snapshot returns what was counted so far.
 func (h *Histogram) Snapshot() HistogramSnapshot {
-	s := HistogramSnapshot{Buckets: make(map[float64]uint64, len(writeBounds))}
-	for i := range h.buckets {
-		s.Count += h.buckets[i].Load()
-		if i < len(writeBounds) {
-			s.Buckets[writeBounds[i].Seconds()] = s.Count
+	return snapshot(h.buckets[:], writeBounds[:], &h.nanos)
+}
+
+func snapshot(buckets []atomic.Uint64, bounds []time.Duration, nanos *atomic.Int64) HistogramSnapshot {
+	s := HistogramSnapshot{Buckets: make(map[float64]uint64, len(bounds))}
+	for i := range buckets {
+		s.Count += buckets[i].Load()
+		if i < len(bounds) {
+			s.Buckets[bounds[i].Seconds()] = s.Count
 		}
 	}
-	s.Sum = time.Duration(h.nanos.Load()).Seconds()
+	s.Sum = time.Duration(nanos.Load()).Seconds()
 	return s
 }

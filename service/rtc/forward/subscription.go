@@ -81,6 +81,8 @@ type Subscription struct {
 	lost         atomic.Int32  // packets
 	jitter       atomic.Uint32 // in timestamp units
 	roundTrip    atomic.Int64  // nanoseconds
+	mostLost     atomic.Int32  // packets, the most of all reports
+	judged       atomic.Uint64 // packets sent when the last report came
 
 	// Tick's alone.
 	reported uint64        // packets sent at the last sender report

@@ -46,9 +46,11 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 		t.feedback(peer, out)
 		t.publications(peer, out, since)
 	}
+	var sums pathSums
 	for _, peer := range t.peers {
 		if d := peer.down.Load(); d != nil {
 			t.allocate(peer, d, out)
+			sums.add(d)
 		}
 		if (t.n+peer.phase)%reportTicks == 0 {
 			t.receiverReport(peer, out, since)
@@ -61,6 +63,7 @@ func (p *Plane) Tick(now time.Time, out *netio.Batch) {
 		}
 	}
 	out.Flush()
+	p.totals.set(sums)
 	p.counts.add(&t.counts)
 	p.counts.add(&t.writer.counts)
 	clear(t.peers)
@@ -110,6 +113,9 @@ func (t *tick) receiverReport(peer *Peer, out *netio.Batch, now time.Duration) {
 	peer.mu.Lock()
 	for _, st := range peer.in.streams[:peer.in.n] {
 		if st.started && st.received != st.receivedPrior {
+			due, lost := st.loss()
+			t.counts.Uplink.add(due, lost)
+			t.counts.dirty = true
 			b = st.appendReport(b, st.ssrc, now)
 			n++
 		}

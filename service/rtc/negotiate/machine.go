@@ -166,6 +166,9 @@ func (m *Machine) Offer(now time.Time, sdp string, route Route) []Action {
 	return m.next(now)
 }
 
+// Throttled reports whether an offer of the endpoint waits only because it offers too often.
+func (m *Machine) Throttled() bool { return m.held != nil && !m.open }
+
 // OfferAccepted says that an AcceptOffer has been carried out, applied or not.
 func (m *Machine) OfferAccepted(now time.Time) []Action { return m.next(now) }
 
