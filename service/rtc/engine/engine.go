@@ -75,6 +75,8 @@ type Engine struct {
 	logger   logging.LoggerFactory
 	udp      ice.UDPMux
 	tcp      ice.TCPMux
+	aliases  *aliases
+	muxes    []*udpMux // what udp is made of
 }
 
 // New returns an engine over the open sockets of cfg.Mux.
@@ -100,7 +102,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, media: media, codecs: codecs, logger: loggerFactory{cfg.Log}}
+	e := &Engine{cfg: cfg, media: media, codecs: codecs, logger: loggerFactory{cfg.Log}, aliases: newAliases()}
 	local := make(map[netip.Addr]bool, len(cfg.Local))
 	for _, a := range cfg.Local {
 		local[a.Unmap()] = true
@@ -111,17 +113,18 @@ func New(cfg Config) (*Engine, error) {
 	}
 	var muxes []ice.UDPMux
 	for _, conn := range cfg.Mux.UDPConns() {
-		mux, err := newUDPMux(conn)
+		mux, err := newUDPMux(conn, e.aliases)
 		if err != nil {
 			return nil, err
 		}
-		muxes = append(muxes, mux)
+		muxes, e.muxes = append(muxes, mux), append(e.muxes, mux)
 	}
 	if len(muxes) == 0 {
 		return nil, errors.New("no media socket")
 	}
 	e.udp = ice.NewMultiUDPMuxDefault(muxes...)
 	if listener := cfg.Mux.TCPListener(); listener != nil {
+		listener = &aliasListener{Listener: listener, aliases: e.aliases}
 		e.tcp = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: listener, Logger: e.logger.NewLogger("ice")})
 	}
 	e.networks = []webrtc.NetworkType{webrtc.NetworkTypeUDP4}
@@ -167,10 +170,15 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 		return nil, err
 	}
 	tap := new(keyTap)
+	p := &Peer{
+		mux: e.cfg.Mux, muxes: e.muxes, tcp: e.tcp, aliases: e.aliases, mapping: m, tap: tap, lite: e.cfg.Lite,
+		media: e.media, endpoint: newEndpoint(),
+	}
 	settings, err := e.settings(tap)
 	if err != nil {
 		return nil, err
 	}
+	settings.SetICEBindingRequestHandler(p.checked)
 	api := webrtc.NewAPI(
 		webrtc.WithMediaEngine(e.codecs),
 		webrtc.WithSettingEngine(settings),
@@ -187,10 +195,7 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 	if err != nil {
 		return nil, fmt.Errorf("make peer connection: %w", err)
 	}
-	p := &Peer{
-		PeerConnection: pc, api: api, mux: e.cfg.Mux, tcp: e.tcp, mapping: m, tap: tap, lite: e.cfg.Lite,
-		media: e.media, endpoint: newEndpoint(),
-	}
+	p.PeerConnection, p.api = pc, api
 	if !p.lite {
 		p.candidates = e.cfg.RemoteCandidates
 	}

@@ -50,7 +50,10 @@ type Peer struct {
 
 	api     *webrtc.API
 	mux     *netio.Mux
+	muxes   []*udpMux
 	tcp     ice.TCPMux // nil: no TCP
+	aliases *aliases
+	link    *link // nil before the first restart of ours
 	mapping mapping
 	tap     *keyTap
 	lite    bool
@@ -58,6 +61,12 @@ type Peer struct {
 	sendsOnly bool // the endpoint is to send nothing
 
 	selected atomic.Pointer[webrtc.ICECandidatePair] // as told last; nil: never yet
+	onCheck  atomic.Pointer[func(Check) bool]
+
+	reselect atomic.Bool // the agent has selected nothing, without the endpoint's knowing
+
+	ufrag     string // of the agent, when it made its latest answer
+	restarted bool   // by the latest offer
 
 	candidates int // of the endpoint that a description may bring
 
@@ -73,7 +82,7 @@ type Peer struct {
 // offer is an offer of ours.
 type offer struct {
 	pion webrtc.SessionDescription // as pion made it
-	ours *sdp.SessionDescription   // as the endpoint got it
+	ours *sdp.SessionDescription   // as the endpoint got it, but for credentials
 }
 
 // Keys returns the SRTP keys once DTLS is connected.
@@ -115,6 +124,7 @@ func (p *Peer) OnPairChange(f func()) {
 	p.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(
 		func(pair *webrtc.ICECandidatePair) {
 			p.selected.Store(pair)
+			p.reselect.Store(false)
 			f()
 		})
 }
@@ -136,7 +146,7 @@ func (p *Peer) FreeTCP() error {
 
 // CandidateText returns a local candidate as endpoints are told it.
 func (p *Peer) CandidateText(c webrtc.ICECandidateInit) string {
-	return p.mapping.candidate(c.Candidate)
+	return p.dress(p.mapping.candidate(c.Candidate), false)
 }
 
 // AcceptOffer applies an offer of the endpoint and returns our answer. An offer of ours that is
@@ -157,15 +167,10 @@ func (p *Peer) AcceptOffer(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// An offer may restart ICE, and the agent must not be gathering then: it reads what a restart
-	// replaces.
-	if p.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
-		select {
-		case <-webrtc.GatheringCompletePromise(p.PeerConnection):
-		case <-time.After(restartTime):
-			return "", errGathering
-		}
+	if err := p.awaitGathered(); err != nil { // the offer may restart ICE
+		return "", err
 	}
+	own := p.isRestart(theirs)
 	if err := p.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: shown}); err != nil {
 		return "", fmt.Errorf("set remote description: %w", err)
 	}
@@ -192,7 +197,10 @@ func (p *Peer) AcceptOffer(text string) (string, error) {
 		case <-time.After(gatherTime):
 		}
 	}
-	return p.text(ours)
+	if err := p.followAgent(own); err != nil {
+		return "", err
+	}
+	return p.text(ours, false)
 }
 
 // answer turns pion's answer to an offer of the endpoint into ours.
@@ -235,12 +243,12 @@ func (p *Peer) parse(text string) (*sdp.SessionDescription, error) {
 }
 
 // text returns a description of ours as the endpoint is sent it.
-func (p *Peer) text(d *sdp.SessionDescription) (string, error) {
+func (p *Peer) text(d *sdp.SessionDescription, offer bool) (string, error) {
 	b, err := d.Marshal()
 	if err != nil {
 		return "", fmt.Errorf("write description: %w", err)
 	}
-	return p.mapping.description(string(b)), nil
+	return p.dress(p.mapping.description(string(b)), offer), nil
 }
 
 // agree makes pion apply a pair of descriptions, which binds tracks to what they agree on.
@@ -269,7 +277,7 @@ func (p *Peer) MakeOffer() (string, error) {
 	}
 	p.direct(ours)
 	p.offer = &offer{pion: made, ours: ours}
-	return p.text(ours)
+	return p.text(ours, true)
 }
 
 // ForgetOffer rolls our open offer back.
@@ -280,15 +288,23 @@ func (p *Peer) ApplyAnswer(text string) error {
 	if p.offer == nil {
 		return ErrMismatch
 	}
-	made := *p.offer
-	p.offer = nil
+	made := p.offer
 	theirs, err := p.parse(text)
 	if err != nil {
+		p.offer = nil
 		return fmt.Errorf("parse answer: %w", err)
 	}
 	if !answers(made.ours, theirs) {
+		p.offer = nil
 		return ErrMismatch
 	}
+	if p.Restarting() { // and no request has come before the answer
+		if err := p.Restart(); err != nil {
+			p.offer = nil
+			return err
+		}
+	}
+	p.offer = nil
 	shown, err := plain(theirs)
 	if err != nil {
 		return err
@@ -300,6 +316,7 @@ func (p *Peer) ApplyAnswer(text string) error {
 	if err := p.agree(theirs, made.ours, func() error { return p.SetRemoteDescription(answer) }); err != nil {
 		return fmt.Errorf("set remote description: %w", err)
 	}
+	p.named(theirs)
 	p.free = append(p.free, p.leaving...)
 	p.leaving = nil
 	return nil

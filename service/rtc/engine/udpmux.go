@@ -32,9 +32,10 @@ var errNameTaken = errors.New("ice user name in use")
 // It does what pion's does, but has no goroutine for each agent, bounds what waits for one, and lets
 // an address that is used again find its new agent with the first request.
 type udpMux struct {
-	conn  socket
-	local net.Addr
-	ended chan struct{} // no longer read
+	conn    socket
+	local   net.Addr
+	aliases *aliases      // of agents
+	ended   chan struct{} // no longer read
 
 	mu     sync.Mutex
 	closed bool
@@ -48,13 +49,13 @@ type socket interface {
 	ice.AddrPortReaderWriter
 }
 
-func newUDPMux(conn net.PacketConn) (*udpMux, error) {
+func newUDPMux(conn net.PacketConn, aliases *aliases) (*udpMux, error) {
 	s, ok := conn.(socket)
 	if !ok {
 		return nil, fmt.Errorf("socket %v: cannot read and write with addresses as values", conn.LocalAddr())
 	}
 	m := &udpMux{
-		conn: s, local: conn.LocalAddr(), ended: make(chan struct{}),
+		conn: s, local: conn.LocalAddr(), aliases: aliases, ended: make(chan struct{}),
 		named: make(map[string]*udpConn), known: make(map[netip.AddrPort]*udpConn),
 	}
 	if n, ok := conn.(interface{ NameAgents(func([]byte) []byte) }); ok {
@@ -69,6 +70,9 @@ func (m *udpMux) agent(stun []byte) []byte {
 	name := userName(stun)
 	if name == nil {
 		return nil
+	}
+	if m.aliases.find(name) != nil {
+		return name
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,9 +91,7 @@ func (m *udpMux) read() {
 		var timeout net.Error
 		switch {
 		case err == nil:
-			if c := m.find(b[:n], from); c != nil {
-				c.push(b[:n], from)
-			}
+			m.deliver(b[:n], from)
 		case errors.As(err, &timeout) && timeout.Timeout():
 		default:
 			return
@@ -97,9 +99,37 @@ func (m *udpMux) read() {
 	}
 }
 
-// find returns whom a datagram belongs to, or nil.
-func (m *udpMux) find(b []byte, from netip.AddrPort) *udpConn {
+// deliver hands a datagram to whom it belongs to.
+func (m *udpMux) deliver(b []byte, from netip.AddrPort) {
 	name := userName(b)
+	if a := m.aliases.find(name); a != nil {
+		m.translate(a, b, from)
+		return
+	}
+	if c := m.find(name, from); c != nil {
+		c.push(b, from)
+	}
+}
+
+// translate hands a request to the agent that a is an alias of, if it is authentic.
+func (m *udpMux) translate(a *alias, b []byte, from netip.AddrPort) {
+	request := a.authentic(b)
+	if request == nil {
+		return
+	}
+	translated, agent, ready := a.in(request)
+	if !ready {
+		a.link.keep(waiting{m, b, from})
+		return
+	}
+	if c := m.find([]byte(agent), from); c != nil && translated != nil {
+		c.addressed(a, from)
+		c.push(translated, from)
+	}
+}
+
+// find returns who goes by a name, or without one who sent to an address, or nil.
+func (m *udpMux) find(name []byte, from netip.AddrPort) *udpConn {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if name != nil {
@@ -212,7 +242,8 @@ type udpConn struct {
 	first  *datagram // of the queue
 	last   *datagram
 	queued int
-	sentTo []netip.AddrPort // the latest last
+	sentTo []netip.AddrPort          // the latest last
+	via    map[netip.AddrPort]*alias // by which requests come from there
 }
 
 // datagram is one that waits to be read.
@@ -278,9 +309,38 @@ func (c *udpConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	}
 }
 
+// addressed notes that requests from an address come by an alias.
+func (c *udpConn) addressed(a *alias, from netip.AddrPort) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.via == nil || len(c.via) >= maxAddresses {
+		c.via = make(map[netip.AddrPort]*alias)
+	}
+	c.via[from] = a
+}
+
+// translated returns what the agent sends to an address as the endpoint is to get it; nil: not at all.
+func (c *udpConn) translated(b []byte, to netip.AddrPort) []byte {
+	if len(b) < stunHeaderLen || b[0] > 3 {
+		return b
+	}
+	l := c.mux.aliases.of(c.name)
+	if l == nil {
+		return b
+	}
+	c.mu.Lock()
+	a := c.via[to]
+	c.mu.Unlock()
+	return l.out(a, b)
+}
+
 // WriteToAddrPort sends at once.
 func (c *udpConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port()) // as netio tells sources
+	size := len(b)
+	if b = c.translated(b, to); b == nil {
+		return size, nil
+	}
 	var oldest netip.AddrPort
 	c.mu.Lock()
 	if c.closed {
@@ -299,7 +359,10 @@ func (c *udpConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if fresh {
 		c.mux.know(c, to, oldest)
 	}
-	return c.mux.conn.WriteToAddrPort(b, to)
+	if _, err := c.mux.conn.WriteToAddrPort(b, to); err != nil {
+		return 0, err
+	}
+	return size, nil
 }
 
 func (c *udpConn) addresses() []netip.AddrPort {
@@ -349,3 +412,13 @@ func (c *udpConn) SetReadDeadline(time.Time) error { return nil }
 
 // SetWriteDeadline does nothing.
 func (c *udpConn) SetWriteDeadline(time.Time) error { return nil }
+
+// at reports whether the socket may be that of an address of ours.
+func (m *udpMux) at(address string) bool {
+	local, ok := m.local.(*net.UDPAddr)
+	if !ok {
+		return false
+	}
+	addr, err := netip.ParseAddr(address)
+	return local.IP.IsUnspecified() || err == nil && addr.Unmap() == local.AddrPort().Addr().Unmap()
+}

@@ -67,7 +67,7 @@ func check(t *testing.T, name string) []byte {
 func muxOf(t *testing.T) (*udpMux, *fakeSocket) {
 	t.Helper()
 	s := newFakeSocket()
-	m, err := newUDPMux(s)
+	m, err := newUDPMux(s, newAliases())
 	if err != nil {
 		t.Fatal(err)
 	}

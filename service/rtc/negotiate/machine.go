@@ -216,6 +216,24 @@ func (m *Machine) Want(now time.Time) []Action {
 	return m.next(now)
 }
 
+// Urge is Want for what must not wait for the pause after an offer that failed.
+func (m *Machine) Urge(now time.Time) []Action {
+	m.retryAt = time.Time{}
+	return m.Want(now)
+}
+
+// Withdraw takes our open offer back, for one that is to be made in its place.
+func (m *Machine) Withdraw(now time.Time) []Action {
+	if !m.open {
+		return nil
+	}
+	out := append([]Action{{Verb: Rollback}}, m.close(now)...)
+	return append(out, m.Urge(now)...)
+}
+
+// Open reports whether an offer of ours waits for its answer.
+func (m *Machine) Open() bool { return m.open }
+
 // OfferSent says that the offer of the last MakeOffer is out.
 func (m *Machine) OfferSent(now time.Time) {
 	m.openEnd = now.Add(m.cfg.AnswerTimeout)
