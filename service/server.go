@@ -2,7 +2,6 @@
 package service
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -73,12 +72,12 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err e
 			err = errors.Join(err, s.close())
 		}
 	}()
-	s.metrics.SetBuild(cmp.Or(opts.Build.Version, api.DefaultVersion), opts.Build.Hash)
 	s.log.Info("starting", "buildVersion", opts.Build.Version, "buildHash", opts.Build.Hash, "mode", string(cfg.Mode))
 	if err := s.open(ctx, opts); err != nil {
 		return nil, err
 	}
 	s.Listeners().Log(s.log)
+	s.checkUp(ctx, opts)
 	return s, nil
 }
 

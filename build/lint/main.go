@@ -18,7 +18,6 @@ import (
 var forbidden = map[string][]string{
 	"rtcd/config":                {"rtcd/"},
 	"rtcd/service":               {"github.com/pion", "github.com/gorilla", "github.com/dgraph-io"},
-	"rtcd/service/handover":      {"rtcd/"},
 	"rtcd/service/logging":       {"rtcd/"},
 	"rtcd/service/msgpack":       {"rtcd/"},
 	"rtcd/service/store":         {"rtcd/"},

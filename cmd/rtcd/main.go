@@ -35,6 +35,7 @@ const usage = `usage:
   rtcd [-config PATH] store COMMAND ...      backup, restore, verify: the data store
   rtcd [-config PATH] audit COMMAND ...      verify, tail: the record of who did what
   rtcd [-config PATH] dev-certs DIR          make certificates for development
+  rtcd [-config PATH] doctor [-online]       say what is wrong with this machine and the configuration
   rtcd -version                              print the version
 Commands print their usage with -h.
 `
@@ -61,6 +62,7 @@ var commands = map[string]func(c *cli, args []string) int{
 	"store":     (*cli).store,
 	"audit":     (*cli).audit,
 	"dev-certs": (*cli).devCerts,
+	"doctor":    (*cli).doctor,
 }
 
 // run is main with everything but standard input handed in. It returns the exit status.
