@@ -17,11 +17,11 @@ type changes struct {
 	mu    sync.Mutex
 	calls map[key]bool // told in this period, or to be told; true: changed since
 	fresh []key        // to be told now
-	told  []report     // in the order of their times
+	told  []telling    // in the order of their times
 }
 
-// report is when a call was told of.
-type report struct {
+// telling is when a call was told of.
+type telling struct {
 	key
 	at time.Time
 }
@@ -64,7 +64,7 @@ func (c *changes) due(now time.Time) ([]key, time.Duration) {
 	}
 	for _, k := range out {
 		c.calls[k] = false
-		c.told = append(c.told, report{k, now})
+		c.told = append(c.told, telling{k, now})
 	}
 	if len(c.told) == 0 {
 		c.told = nil

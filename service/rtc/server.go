@@ -210,6 +210,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.Metrics.SetMedia(s.mediaSamples)
 	cfg.Metrics.SetLimits(s.limitHits)
 	s.ticker.Go(s.tick)
+	s.ticker.Go(s.sampleAll)
 	s.ticker.Go(func() { s.events.run(s.stop) })
 	if cfg.CallChanged != nil {
 		s.changes = newChanges(s.callChanged)

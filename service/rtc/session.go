@@ -43,7 +43,8 @@ type session struct {
 	inbox    mailbox
 	changed  atomic.Bool // publications of the call changed
 	ending   atomic.Bool
-	silenced atomic.Bool   // a moderator has muted it; set and cleared with the call's mu held
+	silenced atomic.Bool // a moderator has muted it; set and cleared with the call's mu held
+	quality  quality
 	gone     chan struct{} // closed when the session is out of all tables
 	done     chan struct{} // closed when its loop has ended and its transport is closed
 	ctx      context.Context
@@ -215,6 +216,7 @@ func (s *session) settle(path netio.Path) {
 	s.settled = time.Time{}
 	if !path.TCP() {
 		s.settled = time.Now().Add(s.server.cfg.times.settle)
+		s.quality.tcp.Store(path.TCP())
 	}
 }
 
@@ -259,6 +261,7 @@ func (s *session) connect() error {
 	})
 	peer.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {
+			s.quality.media.Store(s.media)
 			s.post(func() { s.sendCandidate(c) })
 		}
 	})
@@ -277,6 +280,7 @@ func (s *session) connectionChanged(state webrtc.PeerConnectionState) {
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Connected)
 		if !s.connected {
 			s.attach()
+			s.quality.connected.Store(true)
 		} else {
 			s.note(ParticipantReconnected, "")
 		}
@@ -284,6 +288,7 @@ func (s *session) connectionChanged(state webrtc.PeerConnectionState) {
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Disconnected)
 		s.log.Warn("session disconnected")
 		s.note(ParticipantDisconnected, "")
+		s.quality.connected.Store(false)
 	case webrtc.PeerConnectionStateFailed:
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Failed)
 		s.tenant.Errored(metrics.ICEError)

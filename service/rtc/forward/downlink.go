@@ -26,6 +26,7 @@ type downlink struct {
 	estimator *estimate.Estimator // guarded by mu
 	arrived   []estimate.Packet   // memory for feedback, guarded by mu
 	reference feedbackClock       // guarded by mu
+	sampled   sampledDownlink     // guarded by mu
 
 	// Tick's alone.
 	allocator allocate.Allocator
@@ -100,6 +101,7 @@ func (d *downlink) feedback(b []byte, now time.Duration) {
 		if p, ok := d.sentPacket(transport, now); ok {
 			p.Arrived, p.Lost = at, lost
 			d.arrived = append(d.arrived, p)
+			d.sampled.packet(transport, &p)
 		}
 	})
 	if len(d.arrived) > 0 {

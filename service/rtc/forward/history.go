@@ -167,7 +167,7 @@ func (r *reader) nack(peer *Peer, b []byte) {
 		sub.pub.fanning.Lock()
 		for asked := uint32(following)<<1 | 1; asked != 0 && sub.log != nil; asked >>= 1 {
 			if asked&1 != 0 {
-				r.resent(sub.resend(r, *path, seq))
+				r.resent(sub, sub.resend(r, *path, seq))
 			}
 			seq++
 		}
@@ -176,8 +176,9 @@ func (r *reader) nack(peer *Peer, b []byte) {
 }
 
 // resent counts n bytes that were sent again.
-func (r *reader) resent(n int) {
+func (r *reader) resent(sub *Subscription, n int) {
 	if n > 0 {
+		sub.repaired.Add(1)
 		r.counts.PacketsOut++
 		r.counts.BytesOut += uint64(n)
 		r.counts.Resent++

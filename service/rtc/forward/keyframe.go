@@ -15,6 +15,7 @@ const keyframeEvery = time.Second
 type keyframeRequest struct {
 	wanted atomic.Bool
 	asked  atomic.Int64 // when the sender was asked last; 0: never
+	sent   atomic.Uint32
 }
 
 // RequestKeyframe asks the sender of a video for a keyframe of each layer that somebody is sent:
@@ -78,6 +79,7 @@ func (l *layer) askKeyframe(out *netio.Batch, now time.Duration, c *counts, inde
 	if !k.asked.CompareAndSwap(last, max(1, int64(now))) {
 		return // another reader asks at this moment
 	}
+	k.sent.Add(1)
 	b := []byte{0x80 | formatPLI, typePSFB, 0, 2}
 	b = binary.BigEndian.AppendUint32(b, pub.peer.ssrc)
 	b = binary.BigEndian.AppendUint32(b, src.ssrc)

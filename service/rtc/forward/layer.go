@@ -32,7 +32,9 @@ type layer struct {
 	timestamp uint32        // newest one given
 	arrived   time.Duration // of the packet with it; 0: none came
 	meter     meter
-	kept      int // its rate when it came last, bits per second
+	kept      int    // its rate when it came last, bits per second
+	keys      uint32 // keyframes that came
+	keyTS     uint32 // timestamp of the last
 
 	// Guarded by pub.fanning.
 	history *history      // nil until somebody may want packets again
@@ -125,6 +127,10 @@ func (l *layer) look(p *packet, c codec.Codec, now time.Duration) {
 	}
 	l.parser.Parse(p.payload(), p.element(kindDependency), &p.desc)
 	p.start = p.desc.Start
+	if p.desc.Keyframe && (l.keys == 0 || p.timestamp != l.keyTS) {
+		l.keys++
+		l.keyTS = p.timestamp
+	}
 	if !p.desc.Known && !p.desc.HasFrame {
 		// Frames have timestamps of their own.
 		p.start = p.timestamp != l.frame && p.number == l.given.newest

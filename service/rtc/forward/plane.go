@@ -61,6 +61,7 @@ type Plane struct {
 	totals  pathTotals
 
 	published atomic.Uint64 // publications so far
+	slowest   atomic.Int64  // that a batch took since the last sample, nanoseconds
 
 	byPath paths // changed by attach and detach under mu
 

@@ -100,6 +100,8 @@ type Publication struct {
 	layers []*layer // from the cheapest to the best; fixed
 	rungs  rungs    // Tick's alone
 
+	sampled sampledPublication
+
 	list  sync.Mutex
 	ended bool // guarded by list
 }

@@ -111,6 +111,7 @@ func (r *reader) receiveRTP(peer *Peer, b []byte) {
 			r.counts.drop(DropRepaired)
 			return
 		}
+		st.sampled.repaired++
 	}
 	pub := st.section.pub
 	why = DropUnbound
@@ -157,6 +158,7 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 	}
 	if in.budget != nil && !in.budget.has(len(b)*8, r.now) {
 		in.budget.refused.Add(1)
+		in.sampled.dropped++
 		return nil, false, nil, DropClientRate
 	}
 	plain, err := in.srtp.DecryptRTP(b, b, &r.scratch.header)
@@ -167,7 +169,9 @@ func (r *reader) accept(in *inbound, h *header, b []byte) (st *stream, fresh boo
 		in.budget.spend(len(b)*8, r.now)
 	}
 	// The session pays for authentic packets alone: forged ones must not use up its rate.
+	in.sampled.packet(len(b), r.now)
 	if !in.packets.take(1, maxPackets, r.now) || !in.bits.take(len(b)*8, maxBits, r.now) {
+		in.sampled.dropped++
 		return nil, false, nil, DropRate
 	}
 	if !h.paddingFits(plain) {
@@ -211,6 +215,7 @@ func (r *reader) note(in *inbound, st *stream, h *header, plain []byte, p *packe
 			if st.level = value[0] & 0x7f; pub != nil {
 				heard = pub.hear(st.level, r.now)
 			}
+			in.sampled.loudness = max(in.sampled.loudness, 128-st.level)
 		case id == s.Ext.TWCC && len(value) == 2:
 			if in.arrivals == nil {
 				in.arrivals = new(arrivals)
@@ -263,7 +268,9 @@ func (r *reader) Flush() {
 		}
 		if n := len(r.packets); n > 0 {
 			r.out.Flush()
-			r.plane.transit.observe(r.plane.clock()-r.now, n)
+			took := r.plane.clock() - r.now
+			r.plane.transit.observe(took, n)
+			r.plane.stayed(took)
 		}
 		clear(r.runs)
 		clear(r.packets)

@@ -31,6 +31,8 @@ type reception struct {
 	arrived   time.Duration // of the newest packet
 
 	report senderInfo
+
+	sampled sampledStream
 }
 
 // senderInfo is the last sender report of an SSRC.
@@ -51,6 +53,7 @@ func (r *reception) packet(seq uint16, timestamp uint32, now time.Duration) {
 			transit:   int32(toClock(now, r.clockRate) - timestamp),
 			timestamp: timestamp, arrived: now,
 		}
+		r.sampled.transit(r.transit, 0)
 		return
 	}
 	r.received++
@@ -58,8 +61,9 @@ func (r *reception) packet(seq uint16, timestamp uint32, now time.Duration) {
 		return // late, perhaps sent again: no measure of the jitter
 	}
 	r.highest += uint32(ahead)
-	r.timestamp, r.arrived = timestamp, now
 	transit := int32(toClock(now, r.clockRate) - timestamp)
+	r.sampled.transit(transit, now-r.arrived)
+	r.timestamp, r.arrived = timestamp, now
 	d := transit - r.transit
 	r.transit = transit
 	if d < 0 {

@@ -75,6 +75,7 @@ func (r *reader) acceptRTCP(in *inbound, b []byte) (plain []byte, why Drop) {
 		return nil, DropRate
 	}
 	in.admitReport(sender)
+	in.sampled.heard(r.now)
 	return plain, 0
 }
 
@@ -163,6 +164,7 @@ func (r *reader) keyframe(peer *Peer, ssrc uint32) {
 	if sub == nil || sub.view == nil {
 		return
 	}
+	sub.keyframesAsked.Add(1)
 	// Of what it is being sent, and of what it is to be.
 	for _, t := range [2]uint32{sub.current.Load(), sub.target.Load()} {
 		if i := unpackTarget(t).layer; i >= 0 {
@@ -206,6 +208,8 @@ func (sub *Subscription) report(block []byte, ntp uint32) {
 	sub.fractionLost.Store(uint32(block[4]))
 	sub.lost.Store(int32(binary.BigEndian.Uint32(block[4:])<<8) >> 8)
 	sub.jitter.Store(binary.BigEndian.Uint32(block[12:]))
+	sub.highest.Store(binary.BigEndian.Uint32(block[8:]))
+	sub.reports.Add(1)
 	lsr, dlsr := binary.BigEndian.Uint32(block[16:]), binary.BigEndian.Uint32(block[20:])
 	if lsr == 0 {
 		return

@@ -173,6 +173,7 @@ func (t *tick) allocate(peer *Peer, d *downlink, out *netio.Batch) {
 		wanted = int(float64(wanted+d.sounds.bps()) / headroom)
 	}
 	d.mu.Lock()
+	d.sampled.share(w)
 	rate := d.estimator.Probe(now, wanted, d.sending.bps())
 	d.mu.Unlock()
 	if d.probe(rate, w.videos); d.carrier != nil {

@@ -83,11 +83,17 @@ type Subscription struct {
 	roundTrip    atomic.Int64  // nanoseconds
 	mostLost     atomic.Int32  // packets, the most of all reports
 	judged       atomic.Uint64 // packets sent when the last report came
+	highest      atomic.Uint32 // extended number of the newest packet that came
+	reports      atomic.Uint32 // how many reports there were
+
+	keyframesAsked, repaired atomic.Uint32 // on request of the receiver
 
 	// Tick's alone.
 	reported uint64        // packets sent at the last sender report
 	metered  uint64        // octets and overhead at the last tick
 	aimed    time.Duration // when the target changed last
+
+	sampled sampledSubscription
 }
 
 // Subscribe sends the publication's packets to peer from now on.

@@ -107,6 +107,8 @@ type inbound struct {
 	bits, packets, reports bucket
 	budget                 *Budget // may be nil
 
+	sampled sampledUplink
+
 	// What to add to the NTP time in the endpoint's sender reports to get ours. One for all its
 	// streams, so that they stay in step with each other.
 	clockOffset int64
