@@ -81,6 +81,7 @@ type conn struct {
 	ledger     []item // written, or being written, and not known to be acknowledged
 	failing    bool   // given up: takes no more messages
 	finishing  bool   // to be closed once the queue is empty
+	dismissed  bool   // the peer was told to close it, or is just being told
 	code       int    // of the close frame, 0 for none
 	err        error  // why it was given up
 }
@@ -358,6 +359,12 @@ func (c *conn) writePump() error {
 				c.prune()
 			}
 			continue
+		case writeBye:
+			bye := websocket.FormatCloseMessage(websocket.CloseServiceRestart, "server hands over")
+			if err := c.control(websocket.CloseMessage, string(bye)); err != nil {
+				return err
+			}
+			continue
 		case writeEnd:
 			return errShuttingDown
 		}
@@ -429,6 +436,7 @@ type nextWrite int
 const (
 	writeNothing nextWrite = iota
 	writeItem
+	writeBye
 	writeEnd
 )
 
@@ -442,7 +450,12 @@ func (c *conn) next() (item, nextWrite) {
 	}
 	if len(c.queue) == 0 {
 		c.queue = nil
-		if c.finishing {
+		switch {
+		case c.dismissed: // what the peer sends before it closes is handled
+		case c.finishing && s.handing:
+			c.dismissed = true
+			return item{}, writeBye
+		case c.finishing:
 			s.fail(c, errShuttingDown)
 			return item{}, writeEnd
 		}

@@ -157,6 +157,7 @@ type Server struct {
 	away    map[*route]struct{} // routes with parked messages
 	doomed  []*conn             // to be aborted once mu is released
 	closing bool
+	handing bool // closing, for another server to go on
 }
 
 // New returns a Server that hands messages to calls. Close must be called in the end. A nil m
@@ -252,7 +253,28 @@ func (s *Server) Send(clientID, sessionID string, msg Outbound) {
 // for them, then closes them all. When it returns nothing of the server is running. The error is
 // that of ctx, if it ended before the queues were empty.
 func (s *Server) Close(ctx context.Context) error {
+	err := s.finish(ctx, false)
 	s.mu.Lock()
+	defer s.unlock()
+	s.forgetAll()
+	return err
+}
+
+// forgetAll forgets all clients and their sessions.
+func (s *Server) forgetAll() {
+	for id, cl := range s.clients {
+		for _, r := range cl.routes {
+			s.forget(r)
+		}
+		delete(s.clients, id)
+	}
+}
+
+// finish ends all connections and everything that runs. Peers are asked to close theirs if the sessions
+// go on elsewhere, so that what they have sent is read to its end.
+func (s *Server) finish(ctx context.Context, handing bool) error {
+	s.mu.Lock()
+	s.handing = handing
 	first := !s.closing
 	s.closing = true
 	for _, cl := range s.clients {
@@ -280,14 +302,6 @@ func (s *Server) Close(ctx context.Context) error {
 		<-done
 	}
 	s.janitor.Wait()
-	s.mu.Lock()
-	defer s.unlock()
-	for id, cl := range s.clients {
-		for _, r := range cl.routes {
-			s.forget(r)
-		}
-		delete(s.clients, id)
-	}
 	return err
 }
 
