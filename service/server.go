@@ -2,6 +2,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -72,6 +73,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err e
 			err = errors.Join(err, s.close())
 		}
 	}()
+	s.metrics.SetBuild(cmp.Or(opts.Build.Version, api.DefaultVersion), opts.Build.Hash)
 	s.log.Info("starting", "buildVersion", opts.Build.Version, "buildHash", opts.Build.Hash, "mode", string(cfg.Mode))
 	if err := s.open(ctx, opts); err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ var forbidden = map[string][]string{
 	"rtcd/service/access":        {"rtcd/service/auth", "rtcd/service/store", "rtcd/service/rtc", "rtcd/config", "rtcd/service/api/ws", "github.com/pion"},
 	"rtcd/service/metrics":       {"rtcd/"},
 	"rtcd/service/doctor":        {"rtcd/service"},
+	"rtcd/service/handover":      {"rtcd/"},
 	"rtcd/service/report":        {"rtcd/", "github.com/"},
 	"rtcd/service/auth":          {"rtcd/service/api", "rtcd/service/rtc", "rtcd/service/store", "rtcd/config"},
 	"rtcd/service/api":           {"github.com/pion", "rtcd/service/store", "rtcd/service/rtc", "rtcd/service/auth", "rtcd/config"},
