@@ -6,7 +6,7 @@ LDFLAGS := -X main.version=$(VERSION) -X main.hash=$(HASH)
 
 export GOFLAGS += -buildvcs=false
 
-.PHONY: build run demo test lint bench fuzz
+.PHONY: build run demo test lint bench fuzz fire
 
 build:
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./examples/...
@@ -33,3 +33,8 @@ bench:
 # Every fuzz target for 30 seconds; FUZZTIME=5m make fuzz for more.
 fuzz:
 	go run ./build/fuzzall
+
+# Faults are injected into a real server, and what is promised of it is checked: hours, as root, on Linux.
+# FIRE=-quick takes less than 10 minutes; FIRE='-run F11' is one scenario. Status 4: nothing was shown.
+fire:
+	go run ./build/fire $(FIRE)

@@ -1,0 +1,197 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+
+	"rtcd/build/fire/field"
+)
+
+// Exit statuses.
+const (
+	statusPass    = 0
+	statusFail    = 1
+	statusUsage   = 2
+	statusSkipped = 4 // nothing was shown: never to be taken for a pass
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// options are those of the command line.
+type options struct {
+	quick, json, list, clean, write bool
+	pattern, out                    string
+	seed                            uint64
+}
+
+func parse(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("fire", flag.ContinueOnError)
+	flags.BoolVar(&o.quick, "quick", false, "fewer faults and a smaller load, in less than 10 minutes")
+	full := flags.Bool("full", false, "the counts of the promises (the default)")
+	flags.StringVar(&o.pattern, "run", "", "run scenarios whose id or promises match the `regexp` only")
+	flags.StringVar(&o.out, "out", "", "write a line of JSON for each scenario, and the table, into this `folder`")
+	flags.BoolVar(&o.json, "json", false, "print the lines of JSON and nothing else")
+	flags.BoolVar(&o.list, "list", false, "list the scenarios")
+	flags.BoolVar(&o.clean, "clean", false, "take away what runs have left that were killed, and end")
+	flags.BoolVar(&o.write, "write", false, "write the table into docs/reliability.md")
+	flags.Uint64Var(&o.seed, "seed", rand.Uint64N(1<<32), "seed of all chance")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if *full && o.quick || flags.NArg() > 0 {
+		return o, errors.New("fire: -quick or -full, and no arguments")
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string) int {
+	o, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return statusPass
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return statusUsage
+	}
+	chosen, err := choose(o.pattern)
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "fire:", err)
+		return statusUsage
+	case o.list:
+		for _, s := range chosen {
+			fmt.Printf("%-4s %-60s %v\n", s.id, s.title, s.promises)
+		}
+		return statusPass
+	}
+	if err := field.Missing(); err != nil {
+		fmt.Fprintf(os.Stderr, "\nfire: SKIPPED, NOTHING WAS SHOWN: %v\n\n", err)
+		return statusSkipped
+	}
+	found, err := field.Clean()
+	for _, f := range found {
+		fmt.Fprintln(os.Stderr, "fire: took away what a run before left:", f)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fire: clean up:", err)
+	}
+	if o.clean {
+		return statusPass
+	}
+	status, err := burn(ctx, o, chosen)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fire:", err)
+		return statusFail
+	}
+	return status
+}
+
+// choose returns the scenarios that match.
+func choose(pattern string) ([]scenario, error) {
+	re, err := regexp.Compile("^(" + pattern + ")$")
+	if err != nil {
+		return nil, err
+	}
+	var out []scenario
+	for _, s := range scenarios {
+		if pattern == "" || re.MatchString(s.id) || slices.ContainsFunc(s.promises, re.MatchString) {
+			out = append(out, s)
+		}
+	}
+	if out == nil {
+		return nil, fmt.Errorf("no scenario matches %q", pattern)
+	}
+	return out, nil
+}
+
+// burn builds the server, runs scenarios and prints what became of them.
+func burn(ctx context.Context, o options, chosen []scenario) (int, error) {
+	dir, err := os.MkdirTemp("", fmt.Sprintf("fire-%d-", os.Getpid()))
+	if err != nil {
+		return statusFail, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	binary := filepath.Join(dir, "rtcd")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/rtcd")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return statusFail, fmt.Errorf("build rtcd: %w", err)
+	}
+	var lines io.Writer = io.Discard
+	if o.out != "" {
+		if err := os.MkdirAll(o.out, 0o755); err != nil {
+			return statusFail, err
+		}
+		f, err := os.Create(filepath.Join(o.out, "fire.jsonl"))
+		if err != nil {
+			return statusFail, err
+		}
+		defer func() { _ = f.Close() }()
+		lines = f
+	}
+	var people io.Writer = os.Stdout
+	if o.json {
+		people = io.Discard
+	}
+	var results []result
+	for _, s := range chosen {
+		if ctx.Err() != nil {
+			break
+		}
+		_, _ = fmt.Fprintf(people, "%s %s\n", s.id, s.title)
+		r := play(ctx, s, &trial{quick: o.quick, binary: binary, seed: o.seed, log: people})
+		results = append(results, r)
+		line, err := json.Marshal(r)
+		if err != nil {
+			return statusFail, err
+		}
+		_, _ = fmt.Fprintf(os.Stdout, "%s\n", line)
+		_, _ = fmt.Fprintf(lines, "%s\n", line)
+		_, _ = fmt.Fprintf(people, "    %s%s\n", verdictOf(r), reasons(r))
+	}
+	table := tabulate(results)
+	_, _ = fmt.Fprintf(people, "\n%s", table.text())
+	if o.out != "" {
+		if err := os.WriteFile(filepath.Join(o.out, "promises.md"), []byte(table.markdown()), 0o644); err != nil {
+			return statusFail, err
+		}
+	}
+	if o.write {
+		if err := document(table, o.quick); err != nil {
+			return statusFail, err
+		}
+	}
+	return statusOf(results), ctx.Err()
+}
+
+// statusOf is the exit status: what was not shown is not passed.
+func statusOf(results []result) int {
+	status := statusPass
+	for _, r := range results {
+		switch r.Verdict {
+		case fail, fault:
+			return statusFail
+		case skip:
+			status = statusSkipped
+		}
+	}
+	return status
+}

@@ -1,0 +1,12 @@
+//go:build linux
+
+package main
+
+// scenarios are all faults, in the order they are run.
+var scenarios = []scenario{
+	killDuringRegistrations,
+	longPauses,
+	webSocketDrops,
+	addressChange,
+	junkFlood,
+}

@@ -1,0 +1,296 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"rtcd/build/fire/field"
+	"rtcd/build/fire/load"
+	"rtcd/service/rtc/rtctest"
+)
+
+// A scenario is one fault: what is done, what has to hold, and which promises it is about.
+type scenario struct {
+	id        string // of the fault table, such as "F11"
+	title     string
+	criterion string // what has to hold, in words
+	promises  []string
+	run       func(ctx context.Context, t *trial) error
+}
+
+// A trial is one run of a scenario. Its methods are for the goroutine of the scenario.
+type trial struct {
+	quick  bool
+	binary string // of rtcd
+	seed   uint64
+	rand   *rand.Rand
+	log    io.Writer // progress, for people
+
+	result  result
+	field   *field.Field
+	cleanup []func()
+}
+
+// result is what a scenario came to: the JSON line.
+type result struct {
+	Scenario   string   `json:"scenario"`
+	Title      string   `json:"title"`
+	Verdict    string   `json:"verdict"` // pass, fail, skip, error
+	Criterion  string   `json:"criterion"`
+	Shortfalls []string `json:"shortfalls,omitempty"`
+	Count      int      `json:"count"` // of faults that were injected
+	load.Figures
+	More     map[string]any  `json:"more,omitempty"` // figures of the scenario's own
+	Promises []promiseResult `json:"promises,omitempty"`
+	Quick    bool            `json:"quick"`
+	Seed     uint64          `json:"seed"`
+	Took     float64         `json:"took_s"`
+	Error    string          `json:"error,omitempty"`
+}
+
+// promiseResult is what a scenario says about a promise.
+type promiseResult struct {
+	ID     string `json:"id"`
+	Count  int    `json:"count"` // of what Of says
+	Of     string `json:"of"`
+	Figure string `json:"figure"`
+	Kept   bool   `json:"kept"`
+}
+
+// The verdicts.
+const (
+	pass  = "pass"
+	fail  = "fail"
+	skip  = "skip"
+	fault = "error" // of the harness, or of what it needs: nothing was shown
+)
+
+// play runs a scenario to its end, whatever becomes of it.
+func play(ctx context.Context, s scenario, t *trial) result {
+	began := time.Now()
+	t.result = result{
+		Scenario: s.id, Title: s.title, Criterion: s.criterion, Quick: t.quick, Seed: t.seed,
+		Verdict: pass, More: make(map[string]any), Figures: load.Figures{RecoverMs: -1},
+	}
+	t.rand = rand.New(rand.NewPCG(t.seed, 0))
+	err := t.protected(ctx, s)
+	for _, f := range slices.Backward(t.cleanup) {
+		f()
+	}
+	if t.field != nil {
+		if cerr := t.field.Close(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+		}
+	}
+	r := &t.result
+	r.Took = time.Since(began).Seconds()
+	switch {
+	case errors.Is(err, field.ErrSkip):
+		r.Verdict, r.Error = skip, err.Error()
+	case err != nil:
+		r.Verdict, r.Error = fault, err.Error()
+	case r.Panics > 0:
+		t.shortfall("the server panicked %d times", r.Panics)
+		fallthrough
+	case len(r.Shortfalls) > 0:
+		r.Verdict = fail
+	}
+	return *r
+}
+
+// protected makes an error of a panic of ours, so that what was made is still taken away.
+func (t *trial) protected(ctx context.Context, s scenario) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the harness panicked: %v", p)
+		}
+	}()
+	return s.run(ctx, t)
+}
+
+// say tells people how it goes.
+func (t *trial) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(t.log, "    "+format+"\n", args...)
+}
+
+// after has f called when the scenario is over, the last one first.
+func (t *trial) after(f func()) { t.cleanup = append(t.cleanup, f) }
+
+// shortfall notes that something did not hold.
+func (t *trial) shortfall(format string, args ...any) {
+	t.result.Shortfalls = append(t.result.Shortfalls, fmt.Sprintf(format, args...))
+}
+
+// expect notes a shortfall unless ok, and returns ok.
+func (t *trial) expect(ok bool, format string, args ...any) bool {
+	if !ok {
+		t.shortfall(format, args...)
+	}
+	return ok
+}
+
+// promise says what was found about a promise.
+func (t *trial) promise(id string, kept bool, count int, of, format string, args ...any) {
+	t.result.Promises = append(t.result.Promises, promiseResult{
+		ID: id, Count: count, Of: of, Figure: fmt.Sprintf(format, args...), Kept: kept,
+	})
+}
+
+// of chooses between the count of a quick and of a full run.
+func (t *trial) of(quick, full int) int {
+	if t.quick {
+		return quick
+	}
+	return full
+}
+
+// lasting is of for times.
+func (t *trial) lasting(quick, full time.Duration) time.Duration {
+	if t.quick {
+		return quick
+	}
+	return full
+}
+
+// ground makes the field of a scenario.
+func (t *trial) ground(hosts ...string) (*field.Field, error) {
+	f, err := field.New(hosts...)
+	if err != nil {
+		return nil, err
+	}
+	t.field = f
+	return f, nil
+}
+
+// server makes a server on the host srv that is not running. It is killed in the end.
+func (t *trial) server(change func(*load.ServerConfig)) (*load.Server, error) {
+	cfg := load.ServerConfig{Binary: t.binary, Host: t.field.Host("srv"), Dir: filepath.Join(t.field.Dir, "rtcd")}
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := load.NewServer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	t.after(s.Kill)
+	return s, nil
+}
+
+// steadyHosts are those of the steady load, with others behind them.
+func steadyHosts(others ...string) []string {
+	return append([]string{"srv", "be1", "be2", "cli1", "cli2", "cli3"}, others...)
+}
+
+// steady starts a server and the steady load, on the hosts of steadyHosts.
+func (t *trial) steady(ctx context.Context, server func(*load.ServerConfig), change func(*load.PartyConfig)) (*load.Party, error) {
+	s, err := t.server(server)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Run(ctx); err != nil {
+		return nil, err
+	}
+	cfg := load.PartyConfig{Calls: t.of(2, 4), People: t.of(4, 6), Screen: load.Screen{Bitrate: 300_000, FPS: 10}}
+	for _, name := range []string{"be1", "be2"} {
+		cfg.Backends = append(cfg.Backends, t.field.Host(name))
+	}
+	for _, name := range []string{"cli1", "cli2", "cli3"} {
+		cfg.Clients = append(cfg.Clients, t.field.Host(name))
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	p, err := load.NewParty(ctx, s, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the log ends with %s", err, s.LogTail(600))
+	}
+	t.after(p.Close)
+	t.say("%d people in %d calls", len(p.People), cfg.Calls)
+	return p, nil
+}
+
+// wait lets the load go on for a while.
+func (t *trial) wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// unbroken expects that no call broke and no session ended.
+func (t *trial) unbroken(f load.Figures) bool {
+	a := t.expect(f.CallsBroken == 0, "%d calls broken", f.CallsBroken)
+	b := t.expect(f.SessionsClosed == 0, "%d sessions closed", f.SessionsClosed)
+	c := t.expect(f.PacketsBad == 0, "%d packets were not as they were sent", f.PacketsBad)
+	return a && b && c && f.Panics == 0
+}
+
+// lossless expects that the server lost at most a share of the packets.
+func (t *trial) lossless(f load.Figures, share float64) bool {
+	return t.expect(float64(f.PacketsLost) <= share*float64(f.PacketsOwed),
+		"the server lost %d of %d packets, more than %.2f %%", f.PacketsLost, f.PacketsOwed, 100*share)
+}
+
+// leaveIdle has everybody leave and notes what stays behind.
+func (t *trial) leaveIdle(ctx context.Context, p *load.Party) error {
+	if err := p.Empty(); err != nil {
+		return err
+	}
+	goroutines, files, resident, err := p.Idle(ctx, t.lasting(10*time.Second, 30*time.Second))
+	if err != nil {
+		return err
+	}
+	f := &t.result.Figures
+	f.GoroutineDelta, f.FileDelta, f.ResidentDelta = goroutines, files, resident
+	t.expect(goroutines <= 2, "%d goroutines stay behind", goroutines)
+	t.expect(files <= 2, "%d descriptors stay behind", files)
+	return nil
+}
+
+// percentile returns the p-th percentile of some durations; it sorts them.
+func percentile(d []time.Duration, p float64) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	slices.Sort(d)
+	return d[min(len(d)-1, int(p/100*float64(len(d))))]
+}
+
+// channelSignalling makes endpoints signal over their data channels.
+func channelSignalling(_ string, cfg *rtctest.EndpointConfig) { cfg.ChannelSignalling = true }
+
+// worst takes figures into the result: counts add up, of times the longest stays.
+func (t *trial) worst(f load.Figures) {
+	r := &t.result.Figures
+	r.CallsBroken += f.CallsBroken
+	r.SessionsClosed += f.SessionsClosed
+	r.PacketsOwed += f.PacketsOwed
+	r.PacketsLost += f.PacketsLost
+	r.PacketsTwice += f.PacketsTwice
+	r.PacketsBad += f.PacketsBad
+	r.VideoMissing += f.VideoMissing
+	r.FramesLost += f.FramesLost
+	r.FrozenMs = max(r.FrozenMs, f.FrozenMs)
+	r.GapMsMax = max(r.GapMsMax, f.GapMsMax)
+	r.RecoverMs = max(r.RecoverMs, f.RecoverMs)
+	r.ResidentDelta = max(r.ResidentDelta, f.ResidentDelta)
+	r.GoroutineDelta = max(r.GoroutineDelta, f.GoroutineDelta)
+	r.FileDelta = max(r.FileDelta, f.FileDelta)
+	r.LogLines += f.LogLines
+	r.Panics += f.Panics
+	r.CPU = max(r.CPU, f.CPU)
+	r.Seconds += f.Seconds
+	if r.Seconds > 0 {
+		r.LogLinesPerS = float64(r.LogLines) / r.Seconds
+	}
+}
