@@ -179,3 +179,22 @@ func (b *Backend) Close() {
 	<-b.done
 	b.Client.CloseIdleConnections()
 }
+
+// HasClosed reports whether the end of a session was told.
+func (b *Backend) HasClosed(session string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := len(b.closed) - 1; i >= 0; i-- {
+		if b.closed[i].SessionID == session {
+			return true
+		}
+	}
+	return false
+}
+
+// Forget forgets the last end of a session that was told, which was meant.
+func (b *Backend) Forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = b.closed[:len(b.closed)-1]
+}

@@ -377,3 +377,11 @@ func (s *Server) logged(offset int64) (l logged, err error) {
 	}
 	return l, lines.Err()
 }
+
+// Store is the folder of the server's store.
+func (s *Server) Store() string { return s.cfg.Store }
+
+// BreakConnections breaks all TCP connections to the API with an RST to each side.
+func (s *Server) BreakConnections() error {
+	return s.cfg.Host.Run("ss", "-K", "state", "established", "sport", "=", fmt.Sprintf(":%d", APIPort))
+}
