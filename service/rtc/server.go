@@ -132,6 +132,7 @@ type Server struct {
 	mux     *netio.Mux
 	engine  *engine.Engine
 	loops   sync.WaitGroup // of sessions
+	probes  probes
 	ticker  sync.WaitGroup
 	changes *changes
 	events  *callEvents
@@ -383,6 +384,7 @@ func (s *Server) Close() error {
 	for _, c := range s.ending() {
 		<-c.gone
 	}
+	s.probes.close()
 	s.loops.Wait()
 	close(s.stop)
 	s.ticker.Wait()
