@@ -61,15 +61,18 @@ func (s Secret) Reveal() string { return string(s) }
 
 // Config is the whole configuration. The zero value is not valid; start from [Default].
 type Config struct {
-	Mode     Mode     `toml:"mode" env:"RTCD_MODE" default:"drop-in"`
-	API      API      `toml:"api"`
-	Policy   Policy   `toml:"policy"`
-	Call     Call     `toml:"call"`
-	RTC      RTC      `toml:"rtc"`
-	Store    Store    `toml:"store"`
-	Audit    Audit    `toml:"audit"`
-	Logger   Logger   `toml:"logger"`
-	Shutdown Shutdown `toml:"shutdown"`
+	Mode     Mode      `toml:"mode" env:"RTCD_MODE" default:"drop-in"`
+	Webhooks []Webhook `toml:"webhook,omitempty" env:"RTCD_WEBHOOK" default:"[]"`
+	API      API       `toml:"api"`
+	Policy   Policy    `toml:"policy"`
+	Call     Call      `toml:"call"`
+	RTC      RTC       `toml:"rtc"`
+	Store    Store     `toml:"store"`
+	Audit    Audit     `toml:"audit"`
+	Events   Events    `toml:"events"`
+	Logger   Logger    `toml:"logger"`
+	Shutdown Shutdown  `toml:"shutdown"`
+	Upgrade  Upgrade   `toml:"upgrade"`
 }
 
 // API is about the HTTP and WebSocket interface for backends.
@@ -231,6 +234,11 @@ type Logger struct {
 	FileLevel     string `toml:"file_level" env:"RTCD_LOGGER_FILELEVEL" default:"DEBUG"`
 	FileLocation  string `toml:"file_location" env:"RTCD_LOGGER_FILELOCATION" default:"rtcd.log"`
 	EnableColor   bool   `toml:"enable_color" env:"RTCD_LOGGER_ENABLECOLOR" default:"false"`
+}
+
+// Upgrade is about servers that take over from each other on one host.
+type Upgrade struct {
+	Socket string `toml:"socket" env:"RTCD_UPGRADE_SOCKET" default:""` // path of a Unix socket; "" = off
 }
 
 // Shutdown is about draining.

@@ -71,10 +71,23 @@ func (r *registry) walk(t reflect.Type, prefix string, index []int) {
 			Name:    name,
 			Env:     f.Tag.Get("env"),
 			Default: f.Tag.Get("default"),
-			Secret:  f.Type == secretType || f.Type == serversType,
+			Secret:  f.Type == secretType || f.Type == serversType || holdsSecret(f.Type),
 			index:   at,
 		})
 	}
+}
+
+// holdsSecret reports whether entries of a list of tables have secrets.
+func holdsSecret(t reflect.Type) bool {
+	if !isTableList(t) {
+		return false
+	}
+	for i := range t.Elem().NumField() {
+		if t.Elem().Field(i).Type == secretType {
+			return true
+		}
+	}
+	return false
 }
 
 // Keys returns every setting in the order of the sample file.

@@ -36,5 +36,11 @@ func (c Config) Redacted() Config {
 		hide(&servers[i].Username)
 	}
 	c.RTC.ICEServers = servers
+	c.Webhooks = append([]Webhook(nil), c.Webhooks...)
+	for i := range c.Webhooks {
+		w := &c.Webhooks[i]
+		hide(&w.Secret)
+		hide(&w.OldSecret)
+	}
 	return c
 }

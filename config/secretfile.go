@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -39,12 +40,13 @@ func (c *Config) secretFiles() []secretFile {
 		at := fmt.Sprintf("%s[%d].credential", keyICEServers, i)
 		files = append(files, secretFile{at, at + secretFileSuffix, s.CredentialFile, &s.Credential})
 	}
-	return files
+	return append(files, c.webhookSecrets()...)
 }
 
 // withoutFileSecrets returns a copy without the secrets that were read from files of their own.
 func (c Config) withoutFileSecrets() Config {
 	c.RTC.ICEServers = append([]ICEServer(nil), c.RTC.ICEServers...)
+	c.Webhooks = append([]Webhook(nil), c.Webhooks...)
 	for _, f := range c.secretFiles() {
 		if f.path != "" {
 			*f.secret = ""
@@ -113,6 +115,9 @@ func (l *loading) secretStands(key *Key) {
 				return
 			}
 		}
+	}
+	if hooks, ok := f.Interface().([]Webhook); ok && slices.ContainsFunc(hooks, func(w Webhook) bool { return w.Secret != "" || w.OldSecret != "" }) {
+		l.inFile = append(l.inFile, key.Name)
 	}
 }
 

@@ -171,10 +171,33 @@ func (k *Key) setFields(v reflect.Value, key string, table map[string]any) Fault
 			} else {
 				want = "an integer"
 			}
+		case reflect.Bool:
+			if b, ok := value.(bool); ok {
+				f.SetBool(b)
+			} else {
+				want = "true or false"
+			}
+		case reflect.Slice:
+			if texts, ok := textList(value); ok {
+				f.Set(reflect.ValueOf(texts))
+			} else {
+				want = "a list of strings"
+			}
 		}
 		if want != "" {
 			faults = append(faults, Fault{Key: name, Value: k.shown(value), Rule: "must be " + want + ", not " + tomlType(value)})
 		}
 	}
 	return faults
+}
+
+// textList returns a list of strings as such.
+func textList(v any) ([]string, bool) {
+	list, ok := v.([]any)
+	texts := make([]string, len(list))
+	for i, entry := range list {
+		text, isText := entry.(string)
+		texts[i], ok = text, ok && isText
+	}
+	return texts, ok
 }

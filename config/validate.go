@@ -25,6 +25,9 @@ type checking struct {
 	guessable bool // a secret is weak
 }
 
+// maxSocketPath leaves room, within the 107 bytes of the system, for a name beside it.
+const maxSocketPath = 90
+
 // Validate applies every rule and returns [Faults], or nil. It reads the certificates and looks at
 // the permissions of folders and of files of secrets, and changes nothing.
 func (c Config) Validate() error { return c.check().allFaults().orNil() }
@@ -66,11 +69,15 @@ func (c Config) check() *checking {
 	k.checkICE()
 	k.checkStore()
 	k.checkAudit()
+	k.checkEvents()
 	k.checkFileModes()
 	k.checkLogger()
 	k.checkLimits()
 	if c.Shutdown.DrainDeadline < 0 {
 		k.fault("shutdown.drain_deadline", c.Shutdown.DrainDeadline, "must not be negative (0 = no limit)")
+	}
+	if len(c.Upgrade.Socket) > maxSocketPath {
+		k.fault("upgrade.socket", c.Upgrade.Socket, fmt.Sprintf("must be at most %d bytes long", maxSocketPath))
 	}
 	return k
 }

@@ -163,6 +163,7 @@ var routeFacts = map[string]facts{
 	"GET /calls/{callID}/sessions/{sessionID}":    {false, "session.read", "R"},
 	"DELETE /calls/{callID}/sessions/{sessionID}": {false, "session.disconnect", "E"},
 	"POST /calls/{callID}/moderate":               {false, "call.moderate", "E"},
+	"GET /events":                                 {false, "events.read", "R"},
 	"POST /ws/tickets":                            {false, "ticket.mint", "C"},
 	"GET /ws":                                     {false, "ws.open", "E"},
 	"GET /metrics":                                {true, "metrics.read", "R"},
@@ -308,6 +309,8 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 	m.ask(t, "POST /calls", as("POST", "/calls", `{"nonsense":1}`), 400, "call.create by client:a, C on : in /: 4 unknown_field")
 	m.ask(t, "POST /calls", as("POST", "/calls", `{"e2ee":true}`), 409, "call.create by client:a, C on : in /: 4 not_supported")
 	m.ask(t, "GET /calls/{callID}", as("GET", "/calls/room", ""), 200, "call.read by client:a, R on call:room in room/: 0 ")
+	m.ask(t, "GET /events", as("GET", "/events?wait=0&call=room", ""), 200, "events.read by client:a, R on call:room in room/: 0 ")
+	m.ask(t, "GET /events", as("GET", "/events?after=x", ""), 400, "events.read by client:a, R on : in /: 4 bad_cursor")
 	m.ask(t, "GET /calls/{callID}", as("GET", "/calls/none", ""), 404, "call.read by client:a, R on call:none in none/: 4 not_found")
 	minted := m.ask(t, "POST /calls/{callID}/tokens", as("POST", "/calls/room/tokens", `{"userID":"user-in-plain"}`), 201,
 		"token.mint by client:a, C on token:$id in room/: 0 ")

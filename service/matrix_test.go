@@ -97,8 +97,13 @@ var trespasses = map[string][]trespass{
 	},
 	"DELETE /calls/{callID}/sessions/{sessionID}": {{request: "DELETE /calls/{call}/sessions/{session}", status: 404, own: 200}},
 	"DELETE /calls/{callID}":                      {{request: "DELETE /calls/{call}", status: 404, own: 200}},
-	"POST /ws/tickets":                            {{request: "POST /ws/tickets", body: `{"clientID":"{client}"}`, status: 400}},
-	"GET /ws":                                     {{request: "GET /ws?ticket={client}", status: 401}, {request: "GET /ws?clientID={client}", status: 101}},
+	"GET /events": {
+		{request: "GET /events?wait=0&call={call}", status: 200, own: 200},
+		{request: "GET /events?wait=0&clientID={client}", status: 400, own: 400},
+		{request: "GET /events?wait=0&call={call}&after={session}", status: 400, own: 400},
+	},
+	"POST /ws/tickets": {{request: "POST /ws/tickets", body: `{"clientID":"{client}"}`, status: 400}},
+	"GET /ws":          {{request: "GET /ws?ticket={client}", status: 401}, {request: "GET /ws?clientID={client}", status: 101}},
 
 	"GET /admin/clients":                    {{request: "GET /admin/clients?after={client}", status: 403, own: 403, operators: true}},
 	"POST /admin/clients":                   {{request: "POST /admin/clients", body: `{"clientID":"{client}","authKey":"` + key + `"}`, status: 403, own: 403, operators: true}},

@@ -29,8 +29,10 @@ func (s *Server) open(ctx context.Context, opts Options) error {
 		s.openPolicy,
 		s.openAuth,
 		s.openAccess,
+		s.openFeed,
 		func() error { return s.openMedia(ctx, opts.Media) },
 		func() error { return s.openAPI(ctx, opts) },
+		s.startFeed,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -180,6 +182,7 @@ func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error 
 		s.ws.Send(e.GroupID, e.SessionID, outbound(e))
 	}
 	cfg.CallEnded = s.access.CallEnded
+	cfg.CallEvent = s.callEvent
 	cfg.CallChanged = func(group string, c rtc.CallInfo) {
 		s.ws.Stats(group, wire.Stats{
 			CallID: c.CallID, Participants: c.Participants, Publishers: c.Publishers, Subscribers: c.Subscribers,
@@ -267,7 +270,7 @@ func (s *Server) deps() api.Deps {
 	who := authenticator{s.auth, s.policy, s.metrics}
 	calls := managed{s.admission()}
 	accounts := &tenants{
-		auth: s.auth, store: s.store, access: s.access, ws: s.ws, calls: s.calls, policy: s.policy,
+		auth: s.auth, store: s.store, access: s.access, ws: s.ws, calls: s.calls, policy: s.policy, feed: s.feed,
 		metrics: s.metrics, log: s.log, refusal: who.refusal, later: &s.later,
 	}
 	deps := api.Deps{
@@ -277,6 +280,8 @@ func (s *Server) deps() api.Deps {
 		Load:       s.load,
 		Ready:      s.ready,
 		Policy:     s.policy,
+		Feed:       s.feed,
+		Current:    s.stillGood,
 		Metrics:    s.metrics,
 		Log:        s.log,
 	}

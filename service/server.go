@@ -16,6 +16,7 @@ import (
 	"rtcd/service/api/ws"
 	"rtcd/service/audit"
 	"rtcd/service/auth"
+	"rtcd/service/feed"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
 	"rtcd/service/rtc"
@@ -46,6 +47,7 @@ type Server struct {
 	metrics *metrics.Metrics
 	store   *store.Store
 	audit   *audit.Recorder // nil without one
+	feed    *feed.Feed
 	policy  *policy.Table
 	auth    *auth.Service
 	access  *access.Service

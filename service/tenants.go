@@ -12,6 +12,7 @@ import (
 	"rtcd/service/api"
 	"rtcd/service/api/ws"
 	"rtcd/service/auth"
+	"rtcd/service/feed"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
 	"rtcd/service/rtc"
@@ -27,6 +28,7 @@ type tenants struct {
 	ws      *ws.Server
 	calls   *rtc.Server
 	policy  *policy.Table
+	feed    *feed.Feed
 	metrics *metrics.Metrics
 	log     *slog.Logger
 	refusal func(error) error // of authenticator
@@ -145,6 +147,7 @@ func (t *tenants) Remove(ctx context.Context, id string) error {
 	t.ws.DropClient(id)
 	t.access.DropGroup(id)
 	t.calls.EndGroup(id)
+	t.forget(id)
 	t.metrics.Forget(id)
 	return nil
 }

@@ -22,6 +22,7 @@ var forbidden = map[string][]string{
 	"rtcd/service/msgpack":       {"rtcd/"},
 	"rtcd/service/store":         {"rtcd/"},
 	"rtcd/service/audit":         {"rtcd/"},
+	"rtcd/service/feed":          {"rtcd/"},
 	"rtcd/service/policy":        {"rtcd/"},
 	"rtcd/service/access":        {"rtcd/service/auth", "rtcd/service/store", "rtcd/service/rtc", "rtcd/config", "rtcd/service/api/ws", "github.com/pion"},
 	"rtcd/service/metrics":       {"rtcd/"},

@@ -62,6 +62,7 @@ type handler struct {
 	about   []byte // answer of /version
 	profile http.Handler
 	warned  atomic.Bool // of credentials in the clear
+	streams streams     // of events
 }
 
 // New returns the handler of the API.

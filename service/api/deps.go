@@ -240,6 +240,9 @@ type Deps struct {
 	Policy   *policy.Table // nil: the built-in policy
 	Recorder Recorder      // nil: no audit
 	AuditLog AuditLog
-	Metrics  *metrics.Metrics
-	Log      *slog.Logger // nil: discard
+	Feed     Feed
+	// Current says whether credentials are still good for a route; nil: always.
+	Current func(p Principal, route string) bool
+	Metrics *metrics.Metrics
+	Log     *slog.Logger // nil: discard
 }

@@ -85,6 +85,8 @@ var routes = []route{
 	{planes: public, method: del, pattern: "/calls/{callID}/sessions/{sessionID}", role: policy.Moderate, event: "session.disconnect", action: audit.Execute, serve: (*exchange).disconnect, client: true, has: hasModerator},
 	{planes: public, method: post, pattern: "/calls/{callID}/moderate", role: policy.Moderate, event: "call.moderate", action: audit.Execute, serve: (*exchange).moderate, client: true, has: hasModerator},
 
+	{planes: public, method: get, pattern: "/events", role: policy.Client, event: "events.read", action: audit.Read, serve: (*exchange).readEvents, client: true, has: hasFeed},
+
 	{planes: public, method: post, pattern: "/ws/tickets", role: policy.Client, event: "ticket.mint", action: audit.Create, serve: (*exchange).mintTicket, client: true, has: hasTokens},
 	{planes: public, method: get, pattern: "/ws", role: policy.Client, event: "ws.open", action: audit.Execute, serve: (*exchange).webSocket, form: textForm, client: true, ticket: true},
 
@@ -111,6 +113,7 @@ func hasOverview(h *handler) bool      { return h.Overview != nil }
 func hasManaged(h *handler) bool       { return h.Managed != nil }
 func hasModerator(h *handler) bool     { return h.Moderator != nil }
 func hasAuditLog(h *handler) bool      { return h.AuditLog != nil }
+func hasFeed(h *handler) bool          { return h.Feed != nil }
 func hasBackup(h *handler) bool        { return h.Backup != nil }
 func hasPublicMetrics(h *handler) bool { return !h.cfg.Production }
 

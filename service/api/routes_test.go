@@ -47,6 +47,7 @@ var examples = []example{
 	{"GET /calls/{callID}/sessions/{sessionID}", "GET /calls/a/sessions/s1", "", "session.read", "R", 200, "c1"},
 	{"DELETE /calls/{callID}/sessions/{sessionID}", "DELETE /calls/a/sessions/s1", "", "session.disconnect", "E", 200, "c1"},
 	{"POST /calls/{callID}/moderate", "POST /calls/a/moderate", `{"action":"mute","sessionID":"s1"}`, "call.moderate", "E", 200, "c1"},
+	{"GET /events", "GET /events?wait=0", "", "events.read", "R", 200, "c1"},
 	{"POST /ws/tickets", "POST /ws/tickets", "", "ticket.mint", "C", 201, "c1"},
 	{"GET /ws", "GET /ws", "", "ws.open", "E", 418, "c1"},
 	{"GET /admin/clients", "GET /admin/clients", "", "client.list", "R", 200, "admin"},
@@ -153,7 +154,7 @@ func TestRouteWithoutRoleIsClosed(t *testing.T) {
 			w := newWorld(t, setup{})
 			deps := api.Deps{
 				Auth: rolesAuth{w.auth, w}, Remover: w, Tokens: w, Tenants: w, Calls: fakeCalls{}, Overview: w, Managed: w,
-				Moderator: w, WebSockets: w.sockets, Backup: w, AuditLog: w, Ready: w.Ready, Policy: table,
+				Moderator: w, WebSockets: w.sockets, Backup: w, AuditLog: w, Feed: newFeed(t), Ready: w.Ready, Policy: table,
 			}
 			w.policy, w.public, w.admin = table, api.New(full, deps), api.NewAdmin(api.AdminConfig{}, deps)
 			if rec := w.try(e, c); rec.Code != 403 {

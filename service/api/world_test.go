@@ -124,6 +124,7 @@ func newWorld(tb testing.TB, s setup) *world {
 	if !s.bare {
 		deps.Tokens, deps.Tenants, deps.Overview, deps.Managed, deps.Moderator = w, w, w, w, w
 		deps.Backup, deps.AuditLog = w, w
+		deps.Feed = newFeed(tb)
 		deps.Ready = func() error { return w.readyErr }
 	}
 	w.public = api.New(s.cfg, deps)

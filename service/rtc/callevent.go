@@ -56,6 +56,8 @@ type callEvents struct {
 
 	mu    sync.Mutex
 	queue []CallEvent
+	asked []chan struct{} // to be closed when the queue has been told
+	ended bool            // nothing is told any more
 }
 
 func newCallEvents(tell func(CallEvent), lost func()) *callEvents {
@@ -90,6 +92,9 @@ func (e *callEvents) run(stop <-chan struct{}) {
 		case <-e.wake:
 			e.flush()
 		case <-stop:
+			e.mu.Lock()
+			e.ended = true
+			e.mu.Unlock()
 			e.flush()
 			return
 		}
@@ -98,13 +103,37 @@ func (e *callEvents) run(stop <-chan struct{}) {
 
 func (e *callEvents) flush() {
 	e.mu.Lock()
-	queue := e.queue
-	e.queue = nil
+	queue, asked := e.queue, e.asked
+	e.queue, e.asked = nil, nil
 	e.mu.Unlock()
 	for _, ev := range queue {
 		e.tell(ev)
 	}
+	for _, told := range asked {
+		close(told)
+	}
 }
+
+// await returns when all that was noted before has been told, or nothing is told any more.
+func (e *callEvents) await() {
+	told := make(chan struct{})
+	e.mu.Lock()
+	if e.tell == nil || e.ended {
+		e.mu.Unlock()
+		return
+	}
+	e.asked = append(e.asked, told)
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+	<-told
+}
+
+// FlushCallEvents returns when Config.CallEvent has been told of all that took place before. It must not
+// be called from within that.
+func (s *Server) FlushCallEvents() { s.events.await() }
 
 // note tells of an event of the call. It may be called with locks held.
 func (c *call) note(ev CallEvent) {
