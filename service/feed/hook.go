@@ -35,6 +35,8 @@ type Hook struct {
 
 	// Times between attempts after a failure: the first, twice that, and so on. 0: 500 ms and 1 minute.
 	RetryFirst, RetryMost time.Duration
+
+	resolver *net.Resolver // tests have names that change
 }
 
 // Bounds of one delivery.
@@ -128,7 +130,7 @@ func (f *Feed) openHooks() error {
 
 // client returns the HTTP client of a hook. Nothing leads it elsewhere: no proxy, no redirect.
 func client(cfg Hook, own func() []string) *http.Client {
-	dialer := &net.Dialer{Timeout: dialTime, Control: cfg.Target.guard(own)}
+	dialer := &net.Dialer{Timeout: dialTime, Resolver: cfg.resolver, Control: cfg.Target.guard(own)}
 	return &http.Client{
 		Timeout:       answerTime,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
