@@ -5,6 +5,8 @@ package main
 // scenarios are all faults, in the order they are run.
 var scenarios = []scenario{
 	killDuringRegistrations,
+	powerLoss,
+	tornStore,
 	diskFull,
 	storeUnusable,
 	filesExhausted,
@@ -12,7 +14,14 @@ var scenarios = []scenario{
 	stalledReader,
 	webSocketDrops,
 	reconnectHerd,
+	churn,
 	addressChange,
 	publisherVanishes,
 	junkFlood,
+	spoofedPackets,
+	fuzzing,
+	terminate,
+	badConfigurations,
+	acrossTenants,
+	limitsHold,
 }

@@ -259,3 +259,18 @@ func (p *Party) Idle(ctx context.Context, most time.Duration) (goroutines, files
 		}
 	}
 }
+
+// OnlyCalls makes ends of sessions count only if they are of people of the party.
+func (w *Window) OnlyCalls() {
+	ours := make(map[string]bool)
+	for _, q := range w.people {
+		ours[q.Name] = true
+	}
+	for b, n := range w.closed {
+		for _, c := range b.Closed()[n:] {
+			if !ours[c.SessionID] {
+				w.left[c.SessionID] = true
+			}
+		}
+	}
+}

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +42,9 @@ type Person struct {
 	spoke   chan struct{} // closed once nothing is sent any more
 	once    sync.Once
 
-	mu    sync.Mutex
-	heard map[string]*hearing
+	mu         sync.Mutex
+	heard      map[string]*hearing
+	candidates []netip.AddrPort // that were told
 }
 
 // hearing is what came of one sender.
@@ -81,7 +85,7 @@ func newPerson(b *Backend, host *field.Namespace, call, name string, change func
 	}
 	p.cfg = rtctest.EndpointConfig{
 		Net: network, OnSound: p.sound,
-		Send: func(t wire.SignalType, data []byte) { _ = b.Conn.SendSignal(name, t, data) },
+		Send: p.signal,
 	}
 	if change != nil {
 		change(&p.cfg)
@@ -280,4 +284,58 @@ func (p *Person) LocalPort() (uint16, bool) {
 		return 0, false
 	}
 	return pair.Local.Port, true
+}
+
+// VoiceSSRC is that of the voice that the person sends; 0 if there is none.
+func (p *Person) VoiceSSRC() uint32 {
+	for _, s := range p.e.PC().GetSenders() {
+		if t := s.Track(); t != nil && t.Kind() == webrtc.RTPCodecTypeAudio {
+			for _, e := range s.GetParameters().Encodings {
+				return uint32(e.SSRC)
+			}
+		}
+	}
+	return 0
+}
+
+// Candidates are the addresses that the person has told the server so far.
+func (p *Person) Candidates() []netip.AddrPort {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.candidates)
+}
+
+// signal sends what the endpoint signals, and keeps its addresses.
+func (p *Person) signal(t wire.SignalType, data []byte) {
+	if t == wire.SignalICE {
+		// candidate:foundation component protocol priority address port typ …
+		if c, err := wire.ParseCandidate(data); err == nil {
+			if f := strings.Fields(c.Candidate); len(f) > 5 {
+				if addr, err := netip.ParseAddrPort(f[4] + ":" + f[5]); err == nil && addr.Addr() == p.Host.Addr {
+					p.mu.Lock()
+					p.candidates = append(p.candidates, addr)
+					p.mu.Unlock()
+				}
+			}
+		}
+	}
+	_ = p.Backend.Conn.SendSignal(p.Name, t, data)
+}
+
+// OfferOf makes an offer for a connection from a host that nobody will answer.
+func OfferOf(host *field.Namespace) (string, error) {
+	network, err := host.Net()
+	if err != nil {
+		return "", err
+	}
+	e, err := rtctest.NewEndpoint(rtctest.EndpointConfig{Net: network, Send: func(wire.SignalType, []byte) {}})
+	if err != nil {
+		return "", err
+	}
+	defer e.Close()
+	if _, err := e.PC().CreateDataChannel("calls-dc", nil); err != nil {
+		return "", err
+	}
+	offer, err := e.PC().CreateOffer(nil)
+	return offer.SDP, err
 }

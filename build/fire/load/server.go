@@ -280,7 +280,7 @@ func (s *Server) Stacks(ctx context.Context) ([]byte, error) {
 // Usage is what the process has of its machine.
 type Usage struct {
 	Resident   int64 // bytes
-	Heap       int64 // bytes in use
+	Heap       int64 // bytes of objects, garbage that was not collected included
 	Goroutines int
 	Files      int
 	CPU        time.Duration
@@ -307,7 +307,7 @@ func (s *Server) Usage(ctx context.Context) (u Usage, err error) {
 		return u, err
 	}
 	metrics, err := s.Metrics(ctx)
-	u.Goroutines, u.Heap = int(metrics["go_goroutines"]), int64(metrics["go_memstats_heap_inuse_bytes"])
+	u.Goroutines, u.Heap = int(metrics["go_goroutines"]), int64(metrics["go_memstats_heap_alloc_bytes"])
 	return u, err
 }
 
@@ -384,4 +384,25 @@ func (s *Server) Store() string { return s.cfg.Store }
 // BreakConnections breaks all TCP connections to the API with an RST to each side.
 func (s *Server) BreakConnections() error {
 	return s.cfg.Host.Run("ss", "-K", "state", "established", "sport", "=", fmt.Sprintf(":%d", APIPort))
+}
+
+// Sessions returns how many sessions the server has.
+func (s *Server) Sessions(ctx context.Context) (n int, err error) {
+	metrics, err := s.Metrics(ctx)
+	for name, v := range metrics {
+		if strings.HasPrefix(name, "rtcd_rtc_sessions_total{") {
+			n += int(v)
+		}
+	}
+	return n, err
+}
+
+// Collected is Usage after a garbage collection.
+func (s *Server) Collected(ctx context.Context) (Usage, error) {
+	for range 3 { // what is pooled goes with the second
+		if _, err := s.get(ctx, fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/heap?gc=1", adminPort)); err != nil {
+			return Usage{}, fmt.Errorf("collect the garbage of rtcd: %w", err)
+		}
+	}
+	return s.Usage(ctx)
 }
