@@ -175,6 +175,12 @@ var routeFacts = map[string]facts{
 	"PUT /admin/clients/{clientID}/roles":         {true, "client.roles", "U"},
 	"POST /admin/clients/{clientID}/rotate":       {true, "client.rotate", "U"},
 	"POST /admin/clients/{clientID}/revoke":       {true, "client.revoke", "U"},
+	"GET /probe":                                  {false, "probe.page", "R"},
+	"POST /probe":                                 {false, "probe.offer", "E"},
+	"POST /probe/result":                          {false, "probe.report", "E"},
+	"POST /probes":                                {false, "probe.invite", "C"},
+	"POST /admin/probes":                          {true, "probe.invite", "C"},
+	"GET /admin/probes":                           {true, "probe.list", "R"},
 	"GET /admin/audit":                            {true, "audit.read", "R"},
 	"POST /admin/store/backup":                    {true, "store.backup", "R"},
 }
@@ -339,6 +345,13 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 	ticket := m.ask(t, "POST /ws/tickets", as("POST", "/ws/tickets", ""), 201, "ticket.mint by client:a, C on client:a in /: 0 ").field(t, "ticket")
 	m.ask(t, "GET /ws", probe{method: "GET", url: "/ws?ticket=" + ticket}, 401, "ws.open by guest:, E on : in /: 8 ticket_invalid") // another address
 	m.ask(t, "GET /ws", as("GET", "/ws", ""), 400, "ws.open by client:a, E on : in /: 4 refused")                                   // no upgrade
+	m.ask(t, "GET /probe", probe{method: "GET", url: "/probe"}, 200, "probe.page by guest:, R on : in /: 0 ")
+	m.ask(t, "POST /probe", probe{method: "POST", url: "/probe", body: `{"token":"x","transport":"udp","sdp":"v"}`}, 401,
+		"probe.offer by guest:, E on : in /: 8 probe_token")
+	m.ask(t, "POST /probe/result", probe{method: "POST", url: "/probe/result", body: `{"token":"x","udp":true,"tcp":true}`}, 401,
+		"probe.report by guest:, E on : in /: 8 probe_token")
+	m.ask(t, "POST /probes", as("POST", "/probes", ""), 201, "probe.invite by client:a, C on probe:$id in /: 0 ")
+	m.ask(t, "POST /probes", as("POST", "/probes", `{"origin":"x"}`), 400, "probe.invite by client:a, C on : in /: 4 out_of_range")
 	former := tokenA
 	tokenA = m.ask(t, "POST /token/refresh", as("POST", "/token/refresh", ""), 200, "token.refresh by client:a, U on : in /: 0 ").field(t, "bearerToken")
 	m.ask(t, "POST /token/refresh", probe{method: "POST", url: "/token/refresh", token: former}, 401,
@@ -352,6 +365,8 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 	m.ask(t, "PUT /admin/clients/{clientID}/roles", admin("PUT", "/admin/clients/b/roles", `{"roles":["low"]}`), 200,
 		"client.roles by operator:admin, U on client:b in /: 0 ")
 	m.refused(t, table, probe{token: tokenB}, 403, "client:b", "forbidden")
+	m.ask(t, "POST /admin/probes", admin("POST", "/admin/probes", ""), 201, "probe.invite by operator:admin, C on probe:$id in /: 0 ")
+	m.ask(t, "GET /admin/probes", admin("GET", "/admin/probes", ""), 200, "probe.list by operator:admin, R on : in /: 0 ")
 	m.ask(t, "GET /admin/clients", admin("GET", "/admin/clients", ""), 200, "client.list by operator:admin, R on : in /: 0 ")
 	m.ask(t, "GET /admin/clients/{clientID}", admin("GET", "/admin/clients/b", ""), 200, "client.get by operator:admin, R on client:b in /: 0 ")
 	m.ask(t, "GET /admin/clients/{clientID}", admin("GET", "/admin/clients/none", ""), 404,

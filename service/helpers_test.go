@@ -31,6 +31,8 @@ type server struct {
 	url  string
 	stop context.CancelFunc // what a signal does
 	done chan error         // of Run
+
+	admin string // of tests that ask for that listener
 }
 
 // start runs a server on loopback; it ends with the test. Its store is in memory unless change names a

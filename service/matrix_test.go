@@ -112,6 +112,12 @@ var trespasses = map[string][]trespass{
 	"PUT /admin/clients/{clientID}/roles":   {{request: "PUT /admin/clients/{client}/roles", body: `{"roles":[]}`, status: 403, own: 403, operators: true}},
 	"POST /admin/clients/{clientID}/rotate": {{request: "POST /admin/clients/{client}/rotate", body: `{"authKey":"` + key + `"}`, status: 403, own: 403, operators: true}},
 	"POST /admin/clients/{clientID}/revoke": {{request: "POST /admin/clients/{client}/revoke", status: 403, own: 403, operators: true}},
+	"GET /probe":                            {{request: "GET /probe?{call}", status: 200}},
+	"POST /probe":                           {{request: "POST /probe", body: `{"token":"{client}","transport":"udp","sdp":"{call}"}`, status: 401}},
+	"POST /probe/result":                    {{request: "POST /probe/result", body: `{"token":"{client}","udp":true,"tcp":true}`, status: 401}},
+	"POST /probes":                          {{request: "POST /probes", body: `{"clientID":"{client}"}`, status: 400}},
+	"POST /admin/probes":                    {{request: "POST /admin/probes", status: 403, own: 403, operators: true}},
+	"GET /admin/probes":                     {{request: "GET /admin/probes?client={client}", status: 403, own: 403, operators: true}},
 	"GET /admin/audit":                      {{request: "GET /admin/audit?client={client}", status: 403, own: 403, operators: true}},
 	"POST /admin/store/backup":              {{request: "POST /admin/store/backup", status: 403, own: 403, operators: true}},
 }

@@ -277,6 +277,7 @@ func (s *Server) deps() api.Deps {
 		Auth: who, Tokens: who, Remover: accounts, Tenants: accounts,
 		Calls: calls, Overview: calls, Managed: calls, Moderator: calls,
 		WebSockets: sockets{s.ws},
+		Probes:     s.openProbes(),
 		Load:       s.load,
 		Ready:      s.ready,
 		Policy:     s.policy,

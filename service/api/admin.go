@@ -31,6 +31,7 @@ type AdminConfig struct {
 // rebinding), or one from another origin. Of deps, nothing has to be there.
 func NewAdmin(cfg AdminConfig, deps Deps) http.Handler {
 	if deps.Auth == nil { // nobody could show that he may
+		deps.Probes = nil
 		deps.Tenants, deps.AuditLog, deps.Backup = nil, nil, nil
 	}
 	h := newHandler(admin, Config{RequireTLS: cfg.RequireTLS, TrustedProxies: cfg.TrustedProxies}, deps, cfg.Exposure)

@@ -234,6 +234,7 @@ type Deps struct {
 	Moderator  Moderator
 	WebSockets WebSockets
 	Backup     Backup
+	Probes     Probes
 	Load       *Load
 	// Ready, if set, says why the server takes no new calls; nil if it does.
 	Ready    func() error

@@ -90,6 +90,11 @@ var routes = []route{
 	{planes: public, method: post, pattern: "/ws/tickets", role: policy.Client, event: "ticket.mint", action: audit.Create, serve: (*exchange).mintTicket, client: true, has: hasTokens},
 	{planes: public, method: get, pattern: "/ws", role: policy.Client, event: "ws.open", action: audit.Execute, serve: (*exchange).webSocket, form: textForm, client: true, ticket: true},
 
+	{planes: public, method: get, pattern: "/probe", role: policy.Guest, event: "probe.page", action: audit.Read, serve: (*exchange).probePage, has: hasProbes},
+	{planes: public, method: post, pattern: "/probe", role: policy.Guest, event: "probe.offer", action: audit.Execute, serve: (*exchange).offerProbe, has: hasProbes},
+	{planes: public, method: post, pattern: "/probe/result", role: policy.Guest, event: "probe.report", action: audit.Execute, serve: (*exchange).reportProbe, has: hasProbes},
+	{planes: public, method: post, pattern: "/probes", role: policy.Client, event: "probe.invite", action: audit.Create, serve: (*exchange).invite, client: true, has: hasProbes},
+
 	{planes: public, method: get, pattern: "/metrics", role: policy.Guest, event: "metrics.read", action: audit.Read, serve: (*exchange).metrics, form: textForm, anyMethod: true, has: hasPublicMetrics},
 	{planes: admin, method: get, pattern: "/metrics", role: policy.Guest, event: "metrics.read", action: audit.Read, serve: (*exchange).metrics, form: textForm, anyMethod: true},
 	{planes: admin, method: get, pattern: "/debug/pprof/", role: policy.Guest, event: "profile.read", action: audit.Read, serve: (*exchange).profile, form: textForm, anyMethod: true},
@@ -101,6 +106,8 @@ var routes = []route{
 	{planes: admin, method: put, pattern: "/admin/clients/{clientID}/roles", role: policy.Admin, event: "client.roles", action: audit.Update, serve: (*exchange).setRoles, has: hasTenants},
 	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/rotate", role: policy.Admin, event: "client.rotate", action: audit.Update, serve: (*exchange).rotateTenant, keyInBody: true, has: hasTenants},
 	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/revoke", role: policy.Admin, event: "client.revoke", action: audit.Update, serve: (*exchange).revokeTenant, has: hasTenants},
+	{planes: admin, method: post, pattern: "/admin/probes", role: policy.Admin, event: "probe.invite", action: audit.Create, serve: (*exchange).invite, has: hasProbes},
+	{planes: admin, method: get, pattern: "/admin/probes", role: policy.Admin, event: "probe.list", action: audit.Read, serve: (*exchange).listProbes, has: hasProbes},
 	{planes: admin, method: get, pattern: "/admin/audit", role: policy.Auditor, event: "audit.read", action: audit.Read, serve: (*exchange).readAudit, has: hasAuditLog},
 	{planes: admin, method: post, pattern: "/admin/store/backup", role: policy.Admin, event: "store.backup", action: audit.Read, serve: (*exchange).backup, has: hasBackup},
 }

@@ -57,6 +57,12 @@ var examples = []example{
 	{"PUT /admin/clients/{clientID}/roles", "PUT /admin/clients/c1/roles", `{"roles":[]}`, "client.roles", "U", 200, "admin"},
 	{"POST /admin/clients/{clientID}/rotate", "POST /admin/clients/c1/rotate", `{"authKey":"` + key2 + `"}`, "client.rotate", "U", 200, "admin"},
 	{"POST /admin/clients/{clientID}/revoke", "POST /admin/clients/c1/revoke", "", "client.revoke", "U", 200, "admin"},
+	{"GET /probe", "GET /probe", "", "probe.page", "R", 200, "nobody low maker c1 admin auditor"},
+	{"POST /probe", "POST /probe", `{"token":"t","transport":"udp","sdp":"v=0"}`, "probe.offer", "E", 200, "nobody low maker c1 admin auditor"},
+	{"POST /probe/result", "POST /probe/result", `{"token":"t","udp":true,"tcp":false}`, "probe.report", "E", 200, "nobody low maker c1 admin auditor"},
+	{"POST /probes", "POST /probes", "", "probe.invite", "C", 201, "c1"},
+	{"POST /admin/probes", "POST /admin/probes", "", "probe.invite", "C", 201, "admin"},
+	{"GET /admin/probes", "GET /admin/probes", "", "probe.list", "R", 200, "admin"},
 	{"GET /admin/audit", "GET /admin/audit", "", "audit.read", "R", 200, "auditor"},
 	{"POST /admin/store/backup", "POST /admin/store/backup", "", "store.backup", "R", 200, "admin"},
 }
@@ -154,7 +160,7 @@ func TestRouteWithoutRoleIsClosed(t *testing.T) {
 			w := newWorld(t, setup{})
 			deps := api.Deps{
 				Auth: rolesAuth{w.auth, w}, Remover: w, Tokens: w, Tenants: w, Calls: fakeCalls{}, Overview: w, Managed: w,
-				Moderator: w, WebSockets: w.sockets, Backup: w, AuditLog: w, Feed: newFeed(t), Ready: w.Ready, Policy: table,
+				Moderator: w, Probes: w, WebSockets: w.sockets, Backup: w, AuditLog: w, Feed: newFeed(t), Ready: w.Ready, Policy: table,
 			}
 			w.policy, w.public, w.admin = table, api.New(full, deps), api.NewAdmin(api.AdminConfig{}, deps)
 			if rec := w.try(e, c); rec.Code != 403 {

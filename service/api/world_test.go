@@ -123,7 +123,7 @@ func newWorld(tb testing.TB, s setup) *world {
 	}
 	if !s.bare {
 		deps.Tokens, deps.Tenants, deps.Overview, deps.Managed, deps.Moderator = w, w, w, w, w
-		deps.Backup, deps.AuditLog = w, w
+		deps.Backup, deps.AuditLog, deps.Probes = w, w, w
 		deps.Feed = newFeed(tb)
 		deps.Ready = func() error { return w.readyErr }
 	}
