@@ -43,6 +43,7 @@ type Metrics struct {
 	media       mediaSamples
 	certs       certExpiry
 	negotiation *negotiation
+	restarts    *restarts
 
 	sessions    *liveGauge
 	tracks      *liveGauge
@@ -77,6 +78,7 @@ func New() *Metrics {
 		registry:    prometheus.NewRegistry(),
 		writes:      newWriteTimes(),
 		negotiation: newNegotiation(),
+		restarts:    newRestarts(),
 		tenants:     make(map[string]*Tenant),
 
 		sessions:    newLiveGauge("rtc", "sessions_total", "Live sessions.", "groupID"),
@@ -107,7 +109,7 @@ func New() *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: namespace}),
-		m.writes, &m.media, &m.certs, m.negotiation.vec, m.sessions.vec, m.tracks.vec, m.connections.vec,
+		m.writes, &m.media, &m.certs, m.negotiation.vec, m.restarts.vec, m.sessions.vec, m.tracks.vec, m.connections.vec,
 		m.connStates, m.errors, m.connection, m.channelOpen, m.lockGrab, m.lockHeld,
 		m.clientLoss, m.clientRTT, m.clientJitter, m.messages, m.discards, m.limitHits, m.handlerPanics,
 	)

@@ -82,6 +82,10 @@ type Config struct {
 	// History is how many packets of a video are kept for those who miss them; see forward.Config.
 	History int
 
+	// RestartAfter is for how long nothing must have come from an endpoint that usually sends more often
+	// before it is offered to restart ICE. 0: DefaultRestartAfter; less: it never is.
+	RestartAfter time.Duration
+
 	// MaxParticipants is how many sessions a call may have; 0: any number. A Grant may say less.
 	MaxParticipants int
 
@@ -135,6 +139,7 @@ type Server struct {
 	probes  probes
 	ticker  sync.WaitGroup
 	changes *changes
+	watcher *watcher
 	events  *callEvents
 	stop    chan struct{}
 
@@ -170,6 +175,9 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Screens == 0 {
 		cfg.Screens = 1
 	}
+	if cfg.RestartAfter == 0 {
+		cfg.RestartAfter = DefaultRestartAfter
+	}
 	if cfg.times.firstOffer == 0 {
 		cfg.times.firstOffer = firstOfferTime
 	}
@@ -185,6 +193,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 		stop:     make(chan struct{}),
 		groups:   make(map[string]*group),
 		sessions: make(map[key]*session),
+		watcher:  newWatcher(cfg.RestartAfter),
 		idle:     make(chan struct{}),
 		events:   newCallEvents(cfg.CallEvent, func() { cfg.Metrics.LimitHit(LimitCallEvents) }),
 		writes:   make(map[writeKey]*forward.Histogram),
@@ -211,6 +220,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.Metrics.SetMedia(s.mediaSamples)
 	cfg.Metrics.SetLimits(s.limitHits)
 	s.ticker.Go(s.tick)
+	s.ticker.Go(func() { s.watcher.run(s.stop) })
 	s.ticker.Go(s.sampleAll)
 	s.ticker.Go(func() { s.events.run(s.stop) })
 	if cfg.CallChanged != nil {

@@ -47,6 +47,7 @@ type session struct {
 	quality  quality
 	gone     chan struct{} // closed when the session is out of all tables
 	done     chan struct{} // closed when its loop has ended and its transport is closed
+	watch    watch
 	ctx      context.Context
 	cancel   context.CancelFunc // when it begins to end
 
@@ -54,8 +55,10 @@ type session struct {
 	peer        *engine.Peer  // nil before the first offer
 	media       *forward.Peer // likewise
 	machine     *negotiate.Machine
-	answered    time.Time    // when the first offer was answered
-	offers      [2]time.Time // when what waits for its answer was offered: by the endpoint, by us
+	answered    time.Time       // when the first offer was answered
+	offers      [2]time.Time    // when what waits for its answer was offered: by the endpoint, by us
+	offerRoute  negotiate.Route // of our latest offer
+	restart     restart
 	connected   bool
 	settled     time.Time           // when candidates of TCP are to be given up, if ever
 	channel     *webrtc.DataChannel // the first that was offered
@@ -173,6 +176,9 @@ func (s *session) deadline() time.Time {
 	if d := s.settled; !d.IsZero() && (t.IsZero() || d.Before(t)) {
 		t = d
 	}
+	if d := s.restart.deadline(); !d.IsZero() && (t.IsZero() || d.Before(t)) {
+		t = d
+	}
 	if t.IsZero() {
 		t = time.Now().Add(time.Hour)
 	}
@@ -208,6 +214,9 @@ func (s *session) expire(now time.Time) {
 		}
 	}
 	s.perform(s.machine.Expire(now))
+	if !s.ending.Load() {
+		s.expireRestart(now)
+	}
 }
 
 // settle notes the path that the session is on. Once it has been on UDP for a while it is not
@@ -222,6 +231,8 @@ func (s *session) settle(path netio.Path) {
 
 // closeTransport gives everything back that the loop owns.
 func (s *session) closeTransport() {
+	s.server.watcher.remove(s)
+	s.restartFailed()
 	for _, d := range s.downlinks {
 		d.close()
 	}
@@ -269,6 +280,7 @@ func (s *session) connect() error {
 		s.post(func() { s.connectionChanged(state) })
 	})
 	peer.OnPairChange(func() { s.post(s.pairChanged) })
+	peer.OnCheck(func(c engine.Check) bool { return s.watch.checked(c, s.server.cfg.Lite) })
 	peer.OnDataChannel(s.channelOffered)
 	return nil
 }
@@ -320,6 +332,7 @@ func (s *session) attach() {
 	s.tenant.ObserveConnection(time.Since(s.joined))
 	s.note(ParticipantConnected, path.String())
 	s.log.Info("session connected", "path", path.String(), "profile", uint16(keys.Profile))
+	s.server.watcher.add(s)
 	for _, d := range s.downlinks {
 		s.subscribe(d)
 	}
@@ -339,7 +352,9 @@ func (s *session) pairChanged() {
 		return
 	}
 	s.settle(path)
+	s.log.Info("session moved", "path", path.String())
 	s.note(ParticipantMoved, path.String())
+	s.restartArrived()
 }
 
 // sendDescription tells the endpoint a description, over the given route.

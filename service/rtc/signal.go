@@ -24,6 +24,7 @@ func (s *session) signal(m wire.Signal) {
 	case wire.SignalICE:
 		s.candidate(m.Data)
 	case wire.SignalMute:
+		s.watch.relaxed.Store(true)
 		s.setMuted(true)
 	case wire.SignalUnmute:
 		s.setMuted(false)
@@ -163,6 +164,7 @@ func (s *session) act(a negotiate.Action) []negotiate.Action {
 		return s.applyAnswer(a.SDP)
 	case negotiate.Rollback:
 		s.peer.ForgetOffer()
+		s.restartRolledBack()
 		s.tenant.Errored(metrics.SignalingError)
 		s.log.Warn("offer not answered in time, it will be made again")
 	case negotiate.LockReleased:
@@ -190,6 +192,10 @@ func (s *session) acceptOffer(a negotiate.Action) []negotiate.Action {
 	if first {
 		s.answered = time.Now()
 	}
+	s.watch.relaxed.Store(true) // it may send less
+	if s.peer.Restarted() {
+		s.restartedByEndpoint()
+	}
 	// Before the answer is out: with it the endpoint begins to send, and packets of a section that
 	// the data plane does not know yet could pass for those of another.
 	s.applySections()
@@ -211,19 +217,23 @@ func (s *session) makeOffer() []negotiate.Action {
 		s.log.Error("change tracks", "err", err)
 		return s.machine.OfferFailed(time.Now())
 	}
-	if !s.unsent {
+	restarts := s.peer.Restarting()
+	if !s.unsent && !restarts {
 		return s.machine.OfferSkipped(time.Now())
 	}
 	offer, err := s.peer.MakeOffer()
-	if err == nil {
+	if err == nil && s.unsent {
 		err = s.sendMediaMap() // always before its offer
 	}
 	if err == nil {
-		route := negotiate.WebSocket
-		if s.info.DCSignaling != nil && *s.info.DCSignaling {
-			route = negotiate.DataChannel
+		s.offerRoute = negotiate.WebSocket
+		if s.info.DCSignaling != nil && *s.info.DCSignaling && !restarts { // the channel is on the path
+			s.offerRoute = negotiate.DataChannel
 		}
-		err = s.sendDescription(wire.Description{Type: "offer", SDP: offer}, route)
+		d := wire.Description{Type: "offer", SDP: offer}
+		if err = s.sendDescription(d, s.offerRoute); err == nil && restarts {
+			s.restartOffered(d)
+		}
 	}
 	if err != nil {
 		s.peer.ForgetOffer()
@@ -237,11 +247,15 @@ func (s *session) makeOffer() []negotiate.Action {
 }
 
 func (s *session) applyAnswer(sdp string) []negotiate.Action {
+	restarts := s.peer.Restarting()
 	if err := s.peer.ApplyAnswer(sdp); err != nil {
 		s.refused("answer", err)
 		return s.machine.AnswerFailed(time.Now())
 	}
 	s.negotiated(metrics.Out)
+	if restarts {
+		s.restartAnswered()
+	}
 	s.unsent = false
 	s.applySections()
 	return s.machine.AnswerApplied(time.Now())
