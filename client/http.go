@@ -244,8 +244,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what came is better than nothing
-		return apiError(r.op, resp, text)
+		return refused(r.op, resp)
 	}
 	if r.answer == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody)) // so that the connection is used again
@@ -262,6 +261,12 @@ func (c *Client) do(ctx context.Context, r request) error {
 		return fmt.Errorf("%s: decode answer: %w", r.op, err)
 	}
 	return nil
+}
+
+// refused returns the error of an answer that is not a success.
+func refused(op string, resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what came is better than nothing
+	return apiError(op, resp, text)
 }
 
 // endpoint returns the URL of a path whose parts are escaped.
