@@ -54,7 +54,7 @@ var errProbeToken = api.Refuse(http.StatusUnauthorized, "probe_token", errors.Ne
 // probes are the invitations to the probe page, and what came of them.
 type probes struct {
 	// Fixed at creation.
-	calls   *rtc.Server
+	probe   func(context.Context, rtc.ProbeTransport, string, func(rtc.ProbeOutcome)) (string, error) // of the calls
 	current func(clientID string, epoch uint64) bool // whether what a client has been given is still good
 	origin  func(host string) string
 	redact  bool // addresses are kept out of the log and the results
@@ -83,7 +83,7 @@ type invitation struct {
 // openProbes returns the probes of a server.
 func (s *Server) openProbes() *probes {
 	return &probes{
-		calls: s.calls.Server,
+		probe: s.calls.Probe,
 		current: func(clientID string, epoch uint64) bool {
 			c, err := s.store.Get(clientID)
 			return err == nil && epoch >= c.Epoch && !c.Revoked
@@ -243,7 +243,7 @@ func (p *probes) Offer(ctx context.Context, from netip.Addr, token, transport, s
 	if err != nil {
 		return "", err
 	}
-	answer, err := p.calls.Probe(ctx, t, sdp, func(o rtc.ProbeOutcome) {
+	answer, err := p.probe(ctx, t, sdp, func(o rtc.ProbeOutcome) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		i.seen[t] = o
