@@ -155,25 +155,27 @@ type APILimits struct {
 
 // RTC is about media.
 type RTC struct {
-	ICEAddressUDP       string       `toml:"ice_address_udp" env:"RTCD_RTC_ICEADDRESSUDP" default:""`
-	ICEPortUDP          int          `toml:"ice_port_udp" env:"RTCD_RTC_ICEPORTUDP" default:"8443"`
-	ICEAddressTCP       string       `toml:"ice_address_tcp" env:"RTCD_RTC_ICEADDRESSTCP" default:""`
-	ICEPortTCP          int          `toml:"ice_port_tcp" env:"RTCD_RTC_ICEPORTTCP" default:"8443"`
-	EnableIPv6          bool         `toml:"enable_ipv6" env:"RTCD_RTC_ENABLEIPV6" default:"false"`
-	ICEHostOverride     string       `toml:"ice_host_override" env:"RTCD_RTC_ICEHOSTOVERRIDE" default:""`
-	ICEHostPortOverride PortOverride `toml:"ice_host_port_override" env:"RTCD_RTC_ICEHOSTPORTOVERRIDE" default:""`
-	ICEServers          []ICEServer  `toml:"ice_servers,omitempty" env:"RTCD_RTC_ICESERVERS" default:"[]"`
-	ICELite             ICELite      `toml:"ice_lite" env:"RTCD_RTC_ICELITE" default:"auto"`
-	TURN                TURN         `toml:"turn"`
-	UDPSocketsCount     int          `toml:"udp_sockets_count" env:"RTCD_RTC_UDPSOCKETSCOUNT" default:"100 for each CPU"` // per local address
-	NACKBufferSize      int          `toml:"nack_buffer_size" env:"RTCD_RTC_NACKBUFFERSIZE" default:"256"`                // packets per outgoing video stream
-	NACKDisableCopy     bool         `toml:"nack_disable_copy" env:"RTCD_RTC_NACKDISABLECOPY" default:"true"`             // accepted, without effect
-	ScreenShares        int          `toml:"screen_shares" env:"RTCD_RTC_SCREENSHARES" default:"1"`                       // of a call at a time; 0 = no limit
-	LastCameras         int          `toml:"last_cameras" env:"RTCD_RTC_LASTCAMERAS" default:"0"`                         // sent to each session, of the most recent speakers; 0 = all
-	LoudestVoices       int          `toml:"loudest_voices" env:"RTCD_RTC_LOUDESTVOICES" default:"0"`                     // of a call that are forwarded; 0 = all
-	PauseLayers         bool         `toml:"pause_layers" env:"RTCD_RTC_PAUSELAYERS" default:"false"`                     // tell senders of layers that nobody is sent
-	VideoCodecs         []string     `toml:"video_codecs" env:"RTCD_RTC_VIDEOCODECS" default:"VP8,AV1,VP9,H264"`          // the preferred first; names as in SDP
-	Limits              RTCLimits    `toml:"limits"`
+	ICEAddressUDP       string        `toml:"ice_address_udp" env:"RTCD_RTC_ICEADDRESSUDP" default:""`
+	ICEPortUDP          int           `toml:"ice_port_udp" env:"RTCD_RTC_ICEPORTUDP" default:"8443"`
+	ICEAddressTCP       string        `toml:"ice_address_tcp" env:"RTCD_RTC_ICEADDRESSTCP" default:""`
+	ICEPortTCP          int           `toml:"ice_port_tcp" env:"RTCD_RTC_ICEPORTTCP" default:"8443"`
+	EnableIPv6          bool          `toml:"enable_ipv6" env:"RTCD_RTC_ENABLEIPV6" default:"false"`
+	ICEHostOverride     string        `toml:"ice_host_override" env:"RTCD_RTC_ICEHOSTOVERRIDE" default:""`
+	ICEHostPortOverride PortOverride  `toml:"ice_host_port_override" env:"RTCD_RTC_ICEHOSTPORTOVERRIDE" default:""`
+	ICEServers          []ICEServer   `toml:"ice_servers,omitempty" env:"RTCD_RTC_ICESERVERS" default:"[]"`
+	ICELite             ICELite       `toml:"ice_lite" env:"RTCD_RTC_ICELITE" default:"auto"`
+	ICERestart          bool          `toml:"ice_restart" env:"RTCD_RTC_ICERESTART" default:"true"`
+	ICERestartAfter     time.Duration `toml:"ice_restart_after" env:"RTCD_RTC_ICERESTARTAFTER" default:"1s"` // of silence
+	TURN                TURN          `toml:"turn"`
+	UDPSocketsCount     int           `toml:"udp_sockets_count" env:"RTCD_RTC_UDPSOCKETSCOUNT" default:"100 for each CPU"` // per local address
+	NACKBufferSize      int           `toml:"nack_buffer_size" env:"RTCD_RTC_NACKBUFFERSIZE" default:"256"`                // packets per outgoing video stream
+	NACKDisableCopy     bool          `toml:"nack_disable_copy" env:"RTCD_RTC_NACKDISABLECOPY" default:"true"`             // accepted, without effect
+	ScreenShares        int           `toml:"screen_shares" env:"RTCD_RTC_SCREENSHARES" default:"1"`                       // of a call at a time; 0 = no limit
+	LastCameras         int           `toml:"last_cameras" env:"RTCD_RTC_LASTCAMERAS" default:"0"`                         // sent to each session, of the most recent speakers; 0 = all
+	LoudestVoices       int           `toml:"loudest_voices" env:"RTCD_RTC_LOUDESTVOICES" default:"0"`                     // of a call that are forwarded; 0 = all
+	PauseLayers         bool          `toml:"pause_layers" env:"RTCD_RTC_PAUSELAYERS" default:"false"`                     // tell senders of layers that nobody is sent
+	VideoCodecs         []string      `toml:"video_codecs" env:"RTCD_RTC_VIDEOCODECS" default:"VP8,AV1,VP9,H264"`          // the preferred first; names as in SDP
+	Limits              RTCLimits     `toml:"limits"`
 }
 
 // PortOverride is a port, or a list of localIP/port pairs; see [RTC.PortOverrides].

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -188,6 +189,7 @@ func (k *checking) checkRTC() {
 	if n := r.NACKBufferSize; n != 0 && (n < 32 || n > 8192 || n&(n-1) != 0) {
 		k.fault("rtc.nack_buffer_size", n, "must be 0 (means 256) or a power of two from 32 to 8192")
 	}
+	k.duration("rtc.ice_restart_after", r.ICERestartAfter, 250*time.Millisecond, 30*time.Second)
 	k.between("rtc.screen_shares", r.ScreenShares, 0, 64)
 	k.between("rtc.last_cameras", r.LastCameras, 0, 1000)
 	k.between("rtc.loudest_voices", r.LoudestVoices, 0, 1000)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"rtcd/config"
 	"rtcd/service/rtc"
@@ -53,11 +54,12 @@ func mediaConfig(c config.RTC) (rtc.Config, error) {
 			RemoteAllowed: remoteAllowed(candidates),
 			VideoCodecs:   c.VideoCodecs,
 		},
-		Screens:     screens(c.ScreenShares),
-		Cameras:     c.LastCameras,
-		Voices:      c.LoudestVoices,
-		PauseLayers: c.PauseLayers,
-		History:     max(c.NACKBufferSize, minHistory),
+		Screens:      screens(c.ScreenShares),
+		Cameras:      c.LastCameras,
+		Voices:       c.LoudestVoices,
+		PauseLayers:  c.PauseLayers,
+		RestartAfter: restartAfter(c),
+		History:      max(c.NACKBufferSize, minHistory),
 		Limits: rtc.Limits{
 			SessionsPerCall:   c.Limits.SessionsPerCall,
 			SessionsPerClient: c.Limits.SessionsPerClient,
@@ -190,4 +192,12 @@ func remoteAllowed(local []netip.Addr) func(netip.Addr) bool {
 		}
 		return true
 	}
+}
+
+// restartAfter is the silence after which an endpoint is offered to restart ICE; negative: never.
+func restartAfter(c config.RTC) time.Duration {
+	if !c.ICERestart {
+		return -1
+	}
+	return c.ICERestartAfter
 }
