@@ -3,6 +3,7 @@ package rtc
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pion/webrtc/v4"
 
@@ -31,7 +32,8 @@ type call struct {
 	touch  func()
 	events *callEvents
 
-	lifetime lifetime      // guarded by the server's mu
+	lifetime lifetime // guarded by the server's mu
+	record   callRecord
 	gone     chan struct{} // closed when the call is out of all tables
 
 	mu         sync.Mutex
@@ -61,6 +63,7 @@ func newCall(group, id string, screens, voices int, touch func(), events *callEv
 	if voices > 0 {
 		c.floor = forward.NewFloor(voices)
 	}
+	c.record.started = time.Now()
 	c.publications.Store(new([]*publication))
 	return c
 }
@@ -90,6 +93,7 @@ func (c *call) leave(s *session, reason CloseReason) {
 	delete(c.sharers, s)
 	c.moderation.allow(s, func(withdrawal) bool { return true })
 	c.mu.Unlock()
+	c.left(s, reason)
 	c.removed(gone)
 	c.touch()
 }

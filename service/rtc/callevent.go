@@ -147,6 +147,7 @@ func (c *call) noteOfLocked(s *session, ev CallEvent) {
 		return
 	}
 	ev.SessionID, ev.UserID = s.info.SessionID, s.info.UserID
+	s.quality.note(ev)
 	c.note(ev)
 }
 

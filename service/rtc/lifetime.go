@@ -121,6 +121,7 @@ func (s *Server) endIdle(match func(*call) bool) {
 // until then nobody joins a call of that id.
 func (s *Server) finish(c *call) {
 	c.note(CallEvent{Type: CallEnded})
+	s.finished(c)
 	if s.cfg.CallEnded != nil {
 		s.cfg.CallEnded(c.group, c.id)
 	}

@@ -14,10 +14,12 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/report"
 	"rtcd/service/rtc/engine"
 	"rtcd/service/rtc/forward"
 	"rtcd/service/rtc/negotiate"
@@ -101,6 +103,11 @@ type Config struct {
 	// called.
 	CallChanged func(groupID string, info CallInfo)
 
+	// CallRecord takes what was measured of each call that is over. It must not block. nil: nothing is
+	// recorded. RecordAddresses records whole addresses of endpoints, not just their networks.
+	CallRecord      func(groupID string, r *report.Record)
+	RecordAddresses bool
+
 	// CallEvent takes what takes place in calls, in that order. It may block for a
 	// while. nil: not called.
 	CallEvent func(CallEvent)
@@ -142,6 +149,8 @@ type Server struct {
 	watcher *watcher
 	events  *callEvents
 	stop    chan struct{}
+	history history
+	late    atomic.Int64 // the most that a tick was late since the last sample, nanoseconds
 
 	mu       sync.Mutex
 	groups   map[string]*group
@@ -263,9 +272,12 @@ func (s *Server) tick() {
 	out := s.mux.NewBatch()
 	t := time.NewTicker(forward.TickInterval)
 	defer t.Stop()
+	var last time.Time
 	for {
 		select {
 		case now := <-t.C:
+			s.lateness(now, last)
+			last = now
 			s.plane.Tick(now, out)
 		case <-s.stop:
 			return

@@ -12,6 +12,7 @@ import (
 
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/report"
 	"rtcd/service/rtc/channel"
 	"rtcd/service/rtc/engine"
 	"rtcd/service/rtc/forward"
@@ -94,6 +95,9 @@ func newSession(srv *Server, c *call, info SessionInfo, grant Grant, budget *for
 		streams:   make(map[string]forward.Stream),
 		downlinks: make(map[*publication]*downlink),
 		untaken:   make(map[codecName]bool),
+	}
+	if srv.cfg.CallRecord != nil {
+		s.quality.recorder = new(report.Recorder)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -225,7 +229,7 @@ func (s *session) settle(path netio.Path) {
 	s.settled = time.Time{}
 	if !path.TCP() {
 		s.settled = time.Now().Add(s.server.cfg.times.settle)
-		s.quality.tcp.Store(path.TCP())
+		s.quality.on(path, s.server.cfg.RecordAddresses)
 	}
 }
 
