@@ -95,6 +95,59 @@ func Adopt(fd int) (*Conn, error) {
 	return &Conn{u}, nil
 }
 
+// Pair returns both ends of a connection within this process.
+func Pair() (a, b *Conn, err error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	syscall.CloseOnExec(fds[0])
+	syscall.CloseOnExec(fds[1])
+	a, err = Adopt(fds[0])
+	b, errB := Adopt(fds[1])
+	if err = errors.Join(err, errB); err != nil {
+		for _, c := range []*Conn{a, b} {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
+// TCPListener returns a listener over a duplicate of a descriptor.
+func TCPListener(fd int) (*net.TCPListener, error) {
+	own, err := duplicate(uintptr(fd))
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(own), "listener")
+	defer func() { _ = f.Close() }()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("take over listener: %w", err)
+	}
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		_ = l.Close()
+		return nil, errors.New("take over listener: not one of TCP")
+	}
+	return tcp, nil
+}
+
+// Duplicate returns a duplicate of an open descriptor, to be sent or closed.
+func Duplicate(c syscall.Conn) (fd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if cerr := raw.Control(func(own uintptr) { fd, err = duplicate(own) }); cerr != nil {
+		return 0, cerr
+	}
+	return fd, err
+}
+
 // admit lets only processes of our own user in.
 func admit(c *net.UnixConn) (*Conn, error) {
 	uid, err := peerUID(c)
@@ -186,16 +239,7 @@ func (c *Conn) until(ctx context.Context) func() {
 }
 
 // FD returns a duplicate of the connection's descriptor.
-func (c *Conn) FD() (fd int, err error) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	if cerr := raw.Control(func(own uintptr) { fd, err = duplicate(own) }); cerr != nil {
-		return 0, cerr
-	}
-	return fd, err
-}
+func (c *Conn) FD() (fd int, err error) { return Duplicate(c.conn) }
 
 // Close closes the connection.
 func (c *Conn) Close() error { return c.conn.Close() }

@@ -155,22 +155,20 @@ type collector struct {
 	more chan struct{}
 }
 
-func (c *collector) handle(l func() *Link) func(Frame) {
-	return func(f Frame) {
-		c.mu.Lock()
-		c.got = append(c.got, string(f.Body))
-		c.mu.Unlock()
-		if f.ID != 0 {
-			var err error
-			if string(f.Body) == "bad" {
-				err = errors.New("not good")
-			}
-			l().Reply(f, append([]byte("re: "), f.Body...), err)
+func (c *collector) handle(l *Link, f Frame) {
+	c.mu.Lock()
+	c.got = append(c.got, string(f.Body))
+	c.mu.Unlock()
+	if f.ID != 0 {
+		var err error
+		if string(f.Body) == "bad" {
+			err = errors.New("not good")
 		}
-		select {
-		case c.more <- struct{}{}:
-		default:
-		}
+		l.Reply(f, append([]byte("re: "), f.Body...), err)
+	}
+	select {
+	case c.more <- struct{}{}:
+	default:
 	}
 }
 
@@ -194,11 +192,7 @@ func (c *collector) await(t *testing.T, n int) []string {
 
 func linkOf(c *Conn) (*Link, *collector) {
 	col := &collector{more: make(chan struct{}, 1)}
-	ready := make(chan struct{})
-	var l *Link
-	l = NewLink(c, col.handle(func() *Link { <-ready; return l }))
-	close(ready)
-	return l, col
+	return NewLink(c, col.handle), col
 }
 
 func TestLinkAsksAndTells(t *testing.T) {

@@ -53,7 +53,7 @@ func (f Fault) Error() string { return string(f) }
 // do not block.
 type Link struct {
 	conn   *Conn
-	handle func(Frame)
+	handle func(*Link, Frame)
 	wake   chan struct{} // one slot
 	read   chan struct{} // closed when reading has ended
 	done   sync.WaitGroup
@@ -72,7 +72,7 @@ type Link struct {
 
 // NewLink makes a link of c, which is its own from now on. handle is called for each frame that comes,
 // one after the other; it must not ask.
-func NewLink(c *Conn, handle func(Frame)) *Link {
+func NewLink(c *Conn, handle func(*Link, Frame)) *Link {
 	l := &Link{
 		conn: c, handle: handle, wake: make(chan struct{}, 1), read: make(chan struct{}),
 		asked: make(map[uint32]chan Frame),
@@ -162,6 +162,13 @@ func (l *Link) Hold(ctx context.Context) (*Conn, error) {
 		return nil, ErrGone
 	}
 	return l.conn, nil
+}
+
+// Held reports whether Hold has ended the link.
+func (l *Link) Held() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err == errHeld
 }
 
 // Resume lets the other side, which was held, go on.
@@ -333,7 +340,7 @@ func (l *Link) dispatch(f Frame) {
 		l.notify()
 	default:
 		if f.Kind >= FirstKind {
-			l.handle(f)
+			l.handle(l, f)
 		}
 	}
 }
