@@ -108,9 +108,10 @@ func (r *receiver) datagram(b []byte, from Path) {
 		r.reader.Receive(b, from)
 	case k == kindMedia:
 		r.counts.drop(DropUnknownMedia)
-	case k == kindAlert && known:
-		// Before the keys are known an alert may be the honest end of a handshake; after that
-		// alerts are encrypted and a plaintext one can come from anybody.
+	case k == kindAlert:
+		// A plaintext alert can come from anybody who sends with the endpoint's address, and would end
+		// the handshake, or later the association. The honest end of a handshake is missed with it:
+		// then the deadline of connecting ends the session.
 		r.counts.drop(DropAlert)
 	case !known && !r.allow(k, b, from):
 	case !r.queue.push(b, from):

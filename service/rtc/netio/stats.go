@@ -15,7 +15,7 @@ const (
 	DropMalformed    Drop = iota // received: neither STUN, DTLS 1.2 nor media, or of a wrong length
 	DropTruncated                // received: longer than any buffer of ours
 	DropUnknownMedia             // received: RTP or RTCP from a path without keys
-	DropAlert                    // received: plaintext DTLS alert on an established path
+	DropAlert                    // received: plaintext DTLS alert, which anybody can forge
 	DropSourceBudget             // received: control packets above the rate of one source
 	DropGlobalBudget             // received: control packets above the rate of all sources
 	DropControlQueue             // received: control queue full
