@@ -87,8 +87,9 @@ function connect() {
   app.connectTimer = setTimeout(lost, 15000);
 }
 
+// mayResume: a call that has been connected may be again, on another network perhaps.
 function mayResume() {
-  return app.token && app.call && app.call.pc.connectionState === 'connected';
+  return app.token && app.call && app.call.met && !['failed', 'closed'].includes(app.call.pc.connectionState);
 }
 
 function send(message) {
@@ -111,6 +112,7 @@ function startCall() {
     state(state) {
       if (call !== app.call) return;
       if (state === 'connected') {
+        call.met = true;
         if (!app.ws || app.ws.readyState !== WebSocket.OPEN) return; // resumed() sees it
         clearTimeout(app.connectTimer);
         app.attempts = 0;
