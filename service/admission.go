@@ -183,6 +183,9 @@ func countCall(info api.CallInfo, c rtc.CallInfo) api.CallInfo {
 
 // Create makes a call that can be joined.
 func (m managed) Create(ctx context.Context, group string, o api.CallOptions) (string, error) {
+	if m.Draining() { // nobody could join it
+		return "", restError(rtc.ErrDraining)
+	}
 	id, err := m.access.Create(ctx, group, access.CallOptions{
 		CallID: o.CallID, MediaMode: o.MediaMode, ArchiveMode: o.ArchiveMode, E2EE: o.E2EE,
 		MaxParticipants: o.MaxParticipants, EndOnCreatorLeave: o.EndOnCreatorLeave,

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"errors"
 
 	"rtcd/config"
@@ -27,7 +26,7 @@ func (s *Server) openAudit() error {
 	s.audit = r
 	s.metrics.SetAudit(func() []metrics.Sample { return auditSamples(r.Stats()) })
 	s.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		ctx, cancel := s.stopping()
 		defer cancel()
 		return s.cutOff("audit sinks", r.Close(ctx))
 	})

@@ -182,6 +182,9 @@ var routeFacts = map[string]facts{
 	"POST /admin/probes":                          {true, "probe.invite", "C"},
 	"GET /admin/probes":                           {true, "probe.list", "R"},
 	"GET /admin/audit":                            {true, "audit.read", "R"},
+	"GET /admin/drain":                            {true, "drain.read", "R"},
+	"POST /admin/drain":                           {true, "drain.start", "E"},
+	"DELETE /admin/drain":                         {true, "drain.end", "E"},
 	"POST /admin/store/backup":                    {true, "store.backup", "R"},
 }
 
@@ -383,6 +386,10 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 	m.ask(t, "POST /admin/store/backup", probe{method: "POST", url: w.admin + "/admin/store/backup", key: reviewerKey}, 403,
 		"store.backup by operator:auditor, R on : in /: 8 forbidden")
 	m.ask(t, "GET /admin/audit", admin("GET", "/admin/audit", ""), 403, "audit.read by operator:admin, R on : in /: 8 forbidden")
+	m.ask(t, "POST /admin/drain", admin("POST", "/admin/drain", `{"deadline":-1}`), 400, "drain.start by operator:admin, E on : in /: 4 out_of_range")
+	m.ask(t, "POST /admin/drain", admin("POST", "/admin/drain", `{"exit":false}`), 200, "drain.start by operator:admin, E on : in /: 0 ")
+	m.ask(t, "GET /admin/drain", admin("GET", "/admin/drain", ""), 200, "drain.read by operator:admin, R on : in /: 0 ")
+	m.ask(t, "DELETE /admin/drain", admin("DELETE", "/admin/drain", ""), 200, "drain.end by operator:admin, E on : in /: 0 ")
 	reader := probe{method: "GET", url: w.admin + "/admin/audit?limit=1", key: reviewerKey}
 	m.ask(t, "GET /admin/audit", reader, 200, "audit.read by operator:auditor, R on : in /: 0 ")
 	reader.url = w.admin + "/admin/audit?cursor=AAAA"

@@ -216,7 +216,7 @@ func (s *Server) openWebSockets() {
 	}
 	s.ws = ws.New(cfg, s.admission(), s.metrics, s.log)
 	s.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		ctx, cancel := s.stopping()
 		defer cancel()
 		return s.cutOff("websockets", s.ws.Close(ctx))
 	})
@@ -238,6 +238,8 @@ func (s *Server) admission() admission { return admission{s.calls, s.access, s.a
 func (s *Server) openAPI(ctx context.Context, opts Options) error {
 	s.load = api.StartLoad()
 	s.onClose(func() error { s.load.Stop(); return nil })
+	s.drain = newDrainer(s.calls, s.load, s.cfg.Shutdown.DrainDeadline, s.audit, s.log)
+	s.metrics.SetDrain(func() (bool, int) { st := s.drain.DrainState(); return st.Draining, st.Sessions })
 	sec := s.cfg.API.Security
 	proxies, err := config.Prefixes(s.cfg.API.HTTP.TrustedProxies)
 	if err != nil {
@@ -279,6 +281,7 @@ func (s *Server) deps() api.Deps {
 		WebSockets: sockets{s.ws},
 		Probes:     s.openProbes(),
 		Load:       s.load,
+		Drainer:    s.drain,
 		Ready:      s.ready,
 		Policy:     s.policy,
 		Feed:       s.feed,
@@ -333,7 +336,7 @@ func (s *Server) openAdmin(ctx context.Context, deps api.Deps, proxies []netip.P
 
 func (s *Server) shutdown(srv *api.Server) func() error {
 	return func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		ctx, cancel := s.stopping()
 		defer cancel()
 		return s.cutOff(srv.Addr().String(), srv.Shutdown(ctx))
 	}
@@ -343,7 +346,7 @@ func (s *Server) shutdown(srv *api.Server) func() error {
 // had begun, and was cut off. That is no fault of this server.
 func (s *Server) cutOff(what string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		s.log.Warn("peers that were too slow to stop were cut off", "listener", what, "after", stopTime)
+		s.log.Warn("peers that were too slow to stop were cut off", "listener", what)
 		return nil
 	}
 	return err

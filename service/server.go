@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"rtcd/config"
@@ -22,9 +23,6 @@ import (
 	"rtcd/service/rtc"
 	"rtcd/service/store"
 )
-
-// stopTime bounds how long requests in flight may take once the server stops.
-const stopTime = 10 * time.Second
 
 // Options are what does not come from the configuration.
 type Options struct {
@@ -54,11 +52,14 @@ type Server struct {
 	calls   *rtc.Server
 	ws      *ws.Server
 	load    *api.Load
+	drain   *drainer
 	public  *api.Server
 	admin   *api.Server // nil without one
 	later   later
+	started time.Time
 	durable bool // the store is one that can be backed up
 	closers []func() error
+	ending  context.Context // done when peers have had their time to finish; nil before the end
 
 	mediaUDP, mediaTCP []netip.AddrPort // that media listens on
 }
@@ -69,7 +70,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err e
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: opts.Log, metrics: metrics.New()}
+	s := &Server{cfg: cfg, log: opts.Log, metrics: metrics.New(), started: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -101,53 +102,67 @@ func (s *Server) close() error {
 func (s *Server) Addr() net.Addr { return s.public.Addr() }
 
 // Run serves until ctx is done, then drains: running calls go on, new calls are refused, until
-// the last session has ended or the deadline has come. Then it stops everything. A listener that
-// fails ends it too.
+// the last call has ended or the deadline has come. An operator can make it drain and end as well.
+// Then it stops everything. A listener that fails ends it too.
 func (s *Server) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
-	serve := func(srv *api.Server) {
-		go func() { failed <- srv.Serve() }()
+	var serving sync.WaitGroup
+	for _, srv := range []*api.Server{s.public, s.admin} {
+		if srv != nil {
+			serving.Go(func() { failed <- srv.Serve() })
+		}
 	}
-	running := 1
-	serve(s.public)
-	if s.admin != nil {
-		running++
-		serve(s.admin)
-	}
-	var err error
-	select {
-	case err = <-failed:
-		running--
+	patience, err := s.drain.wait(ctx, failed)
+	if err != nil {
 		s.log.Error("listener failed", "err", err)
-	case <-ctx.Done():
-		err = s.drain(failed)
 	}
-	// Calls end first: backends hear of it at once, however long a request in flight takes.
-	err = errors.Join(err, s.calls.Close(), s.close())
-	for ; running > 0; running-- {
-		<-failed
-	}
+	err = errors.Join(err, s.end(s.drain.stop(patience), &serving))
 	s.log.Info("stopped")
 	return err
 }
 
-// drain waits for the last session to end.
-func (s *Server) drain(failed chan error) error {
-	idle := s.calls.Drain()
-	s.log.Info("draining", "sessions", s.calls.Count(), "deadline", s.cfg.Shutdown.DrainDeadline)
-	var deadline <-chan time.Time
-	if d := s.cfg.Shutdown.DrainDeadline; d > 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		deadline = t.C
+// Halt ends the server at once: sessions are cut, and their backends told if they take it within
+// a moment. Run returns soon after.
+func (s *Server) Halt() { s.drain.Halt() }
+
+// end closes everything. Peers have so long to finish what they have begun; what has not ended soon
+// after is left behind.
+func (s *Server) end(patience time.Duration, serving *sync.WaitGroup) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s.ending = ctx
+	closed := make(chan error, 1)
+	go func() {
+		// Calls end first: backends hear of it at once, however long a request in flight takes.
+		err := errors.Join(s.calls.Close(), s.close())
+		serving.Wait()
+		closed <- err
+	}()
+	halt := s.drain.halt
+	if patience == haltTime {
+		halt = nil
 	}
-	select {
-	case <-idle:
-	case <-deadline:
-		s.log.Warn("drain deadline reached", "sessions", s.calls.Count())
-	case err := <-failed:
-		failed <- err // for Run, which counts them
-		return err
+	var stuck <-chan time.Time
+	for timeout := ctx.Done(); ; {
+		select {
+		case err := <-closed:
+			return err
+		case <-halt:
+			halt, patience = nil, haltTime
+			time.AfterFunc(haltTime, cancel)
+		case <-timeout:
+			timeout, stuck = nil, time.After(min(patience, closeTime))
+		case <-stuck:
+			s.log.Error("stopped", "err", errStuck)
+			return errStuck
+		}
 	}
-	return nil
+}
+
+// stopping is done when peers have had their time to finish what they have begun.
+func (s *Server) stopping() (context.Context, context.CancelFunc) {
+	if s.ending != nil {
+		return context.WithCancel(s.ending)
+	}
+	return context.WithTimeout(context.Background(), stopTime)
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"rtcd/config"
 	"rtcd/service"
@@ -33,6 +31,7 @@ const usage = `usage:
   rtcd [-config PATH] config check [-ports]  check the configuration and say all that is wrong
   rtcd [-config PATH] client COMMAND ...     add, list, roles, rotate, revoke, rm: backends
   rtcd [-config PATH] store COMMAND ...      backup, restore, verify: the data store
+  rtcd [-config PATH] drain [-undo] ...      take a running server out of service, and back
   rtcd [-config PATH] audit COMMAND ...      verify, tail: the record of who did what
   rtcd [-config PATH] dev-certs DIR          make certificates for development
   rtcd [-config PATH] doctor [-online]       say what is wrong with this machine and the configuration
@@ -60,6 +59,7 @@ var commands = map[string]func(c *cli, args []string) int{
 	"config":    (*cli).config,
 	"client":    (*cli).client,
 	"store":     (*cli).store,
+	"drain":     (*cli).drain,
 	"audit":     (*cli).audit,
 	"dev-certs": (*cli).devCerts,
 	"doctor":    (*cli).doctor,
@@ -170,29 +170,10 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 		log.Warn("configuration: " + w)
 	}
 
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case s := <-signals:
-			log.Info("signal received, draining; a second one stops at once", "signal", s.String())
-			stop()
-		case <-done:
-			return
-		}
-		select {
-		case s := <-signals:
-			log.Warn("second signal, stopping at once", "signal", s.String())
-			_ = closer.Close()
-			os.Exit(1)
-		case <-done:
-		}
-	}()
+	ctx, drain := context.WithCancel(context.Background())
+	halted, halt := context.WithCancel(context.Background())
+	defer halt()
+	defer watchSignals(log, drain, halt)()
 
 	srv, err := service.New(ctx, cfg, service.Options{
 		Build:         api.Build{Version: version, Hash: hash, Date: date},
@@ -203,5 +184,9 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 		log.Error("start failed", "err", err)
 		return err
 	}
-	return srv.Run(ctx)
+	defer context.AfterFunc(halted, srv.Halt)()
+	if err = srv.Run(ctx); halted.Err() != nil {
+		return errors.Join(errHalted, err)
+	}
+	return err
 }

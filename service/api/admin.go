@@ -32,7 +32,7 @@ type AdminConfig struct {
 func NewAdmin(cfg AdminConfig, deps Deps) http.Handler {
 	if deps.Auth == nil { // nobody could show that he may
 		deps.Probes = nil
-		deps.Tenants, deps.AuditLog, deps.Backup = nil, nil, nil
+		deps.Tenants, deps.AuditLog, deps.Backup, deps.Drainer = nil, nil, nil, nil
 	}
 	h := newHandler(admin, Config{RequireTLS: cfg.RequireTLS, TrustedProxies: cfg.TrustedProxies}, deps, cfg.Exposure)
 	h.guard = guard{hosts: cfg.Hosts, nets: cfg.AllowedNets}

@@ -236,6 +236,7 @@ type Deps struct {
 	Backup     Backup
 	Probes     Probes
 	Load       *Load
+	Drainer    Drainer
 	// Ready, if set, says why the server takes no new calls; nil if it does.
 	Ready    func() error
 	Policy   *policy.Table // nil: the built-in policy

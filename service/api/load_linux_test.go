@@ -37,7 +37,7 @@ func (m *fakeMachine) pass(idle time.Duration, err error) {
 func TestLoadFollowsIdleTime(t *testing.T) { // H1, D3
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
-		l := startLoad(m.read)
+		l := startLoad(m.read, noQuotas)
 		defer l.Stop()
 		synctest.Wait()
 		if got := l.Value(); got != 0 {
@@ -74,7 +74,7 @@ func TestLoadFollowsIdleTime(t *testing.T) { // H1, D3
 
 func TestLoadWithoutAnyReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := startLoad(func() (time.Duration, error) { return 0, os.ErrNotExist })
+		l := startLoad(func() (time.Duration, error) { return 0, os.ErrNotExist }, noQuotas)
 		time.Sleep(5500 * time.Millisecond)
 		l.Stop()
 		l.Stop() // twice is fine
@@ -112,5 +112,43 @@ func TestIdleFrom(t *testing.T) {
 	}
 	if _, err := systemIdle(); err != nil {
 		t.Errorf("this machine: %v", err)
+	}
+}
+
+// D3: a server that takes no new calls shows more than any that does, and goes on measuring.
+func TestLoadWhileDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		l := startLoad(m.read, noQuotas)
+		defer l.Stop()
+		synctest.Wait()
+		l.Refuse(true)
+		if got := l.Value(); got != DrainLoad {
+			t.Errorf("before the first sample: %v", got)
+		}
+		time.Sleep(time.Millisecond)
+		for idle, want := range map[time.Duration]float64{0: DrainLoad + MaxLoad, 2 * time.Second: DrainLoad + 0.5} {
+			m.pass(idle, nil)
+			got := l.Value()
+			if got != want {
+				t.Errorf("with %v idle: %v, want %v", idle, got, want)
+			}
+			text, err := json.Marshal(got)
+			var back float64
+			if err != nil || json.Unmarshal(text, &back) != nil || back != got || float32(got) < DrainLoad {
+				t.Errorf("%v is %s is %v: %v", got, text, back, err)
+			}
+		}
+		l.Refuse(false)
+		if got := l.Value(); got >= MaxLoad {
+			t.Errorf("new calls are taken again: %v", got)
+		}
+	})
+}
+
+// A tick that comes late makes nobody busier than busy.
+func TestLoadOfALateTick(t *testing.T) {
+	if got := loadOf(0, time.Minute); got != MaxLoad {
+		t.Errorf("load %v, want %v", got, MaxLoad)
 	}
 }

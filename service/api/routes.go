@@ -109,6 +109,9 @@ var routes = []route{
 	{planes: admin, method: post, pattern: "/admin/probes", role: policy.Admin, event: "probe.invite", action: audit.Create, serve: (*exchange).invite, has: hasProbes},
 	{planes: admin, method: get, pattern: "/admin/probes", role: policy.Admin, event: "probe.list", action: audit.Read, serve: (*exchange).listProbes, has: hasProbes},
 	{planes: admin, method: get, pattern: "/admin/audit", role: policy.Auditor, event: "audit.read", action: audit.Read, serve: (*exchange).readAudit, has: hasAuditLog},
+	{planes: admin, method: get, pattern: "/admin/drain", role: policy.Admin, event: "drain.read", action: audit.Read, serve: (*exchange).readDrain, has: hasDrainer},
+	{planes: admin, method: post, pattern: "/admin/drain", role: policy.Admin, event: "drain.start", action: audit.Execute, serve: (*exchange).startDrain, has: hasDrainer},
+	{planes: admin, method: del, pattern: "/admin/drain", role: policy.Admin, event: "drain.end", action: audit.Execute, serve: (*exchange).endDrain, has: hasDrainer},
 	{planes: admin, method: post, pattern: "/admin/store/backup", role: policy.Admin, event: "store.backup", action: audit.Read, serve: (*exchange).backup, has: hasBackup},
 }
 

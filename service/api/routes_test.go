@@ -64,6 +64,9 @@ var examples = []example{
 	{"POST /admin/probes", "POST /admin/probes", "", "probe.invite", "C", 201, "admin"},
 	{"GET /admin/probes", "GET /admin/probes", "", "probe.list", "R", 200, "admin"},
 	{"GET /admin/audit", "GET /admin/audit", "", "audit.read", "R", 200, "auditor"},
+	{"GET /admin/drain", "GET /admin/drain", "", "drain.read", "R", 200, "admin"},
+	{"POST /admin/drain", "POST /admin/drain", `{"deadline":"5m"}`, "drain.start", "E", 200, "admin"},
+	{"DELETE /admin/drain", "DELETE /admin/drain", "", "drain.end", "E", 200, "admin"},
 	{"POST /admin/store/backup", "POST /admin/store/backup", "", "store.backup", "R", 200, "admin"},
 }
 
@@ -160,7 +163,7 @@ func TestRouteWithoutRoleIsClosed(t *testing.T) {
 			w := newWorld(t, setup{})
 			deps := api.Deps{
 				Auth: rolesAuth{w.auth, w}, Remover: w, Tokens: w, Tenants: w, Calls: fakeCalls{}, Overview: w, Managed: w,
-				Moderator: w, Probes: w, WebSockets: w.sockets, Backup: w, AuditLog: w, Feed: newFeed(t), Ready: w.Ready, Policy: table,
+				Moderator: w, Probes: w, WebSockets: w.sockets, Backup: w, Drainer: w, AuditLog: w, Feed: newFeed(t), Ready: w.Ready, Policy: table,
 			}
 			w.policy, w.public, w.admin = table, api.New(full, deps), api.NewAdmin(api.AdminConfig{}, deps)
 			if rec := w.try(e, c); rec.Code != 403 {

@@ -25,6 +25,8 @@ import (
 
 // A world is a small server with everything there is, in memory.
 type world struct {
+	drain         api.DrainState
+	drained       []api.DrainRequest
 	public, admin http.Handler
 
 	auth    *fakeAuth
@@ -125,6 +127,7 @@ func newWorld(tb testing.TB, s setup) *world {
 		deps.Tokens, deps.Tenants, deps.Overview, deps.Managed, deps.Moderator = w, w, w, w, w
 		deps.Backup, deps.AuditLog, deps.Probes = w, w, w
 		deps.Feed = newFeed(tb)
+		deps.Drainer = w
 		deps.Ready = func() error { return w.readyErr }
 	}
 	w.public = api.New(s.cfg, deps)

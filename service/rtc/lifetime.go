@@ -136,13 +136,6 @@ func (s *Server) finish(c *call) {
 	c.touch()
 }
 
-// idleLocked tells who drains the server when there is no call any more.
-func (s *Server) idleLocked() {
-	if s.draining && s.calls == 0 {
-		s.closeIdle()
-	}
-}
-
 // ending returns all calls, once the server has stopped: others end them.
 func (s *Server) ending() []*call {
 	var out []*call

@@ -158,7 +158,7 @@ type Server struct {
 	calls    int // of all groups
 	draining bool
 	stopped  bool
-	idle     chan struct{} // closed while draining and without sessions
+	idle     chan struct{} // of the present drain; closed once there are no calls
 
 	writeMu sync.Mutex
 	writes  map[writeKey]*forward.Histogram
@@ -203,7 +203,6 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 		groups:   make(map[string]*group),
 		sessions: make(map[key]*session),
 		watcher:  newWatcher(cfg.RestartAfter),
-		idle:     make(chan struct{}),
 		events:   newCallEvents(cfg.CallEvent, func() { cfg.Metrics.LimitHit(LimitCallEvents) }),
 		writes:   make(map[writeKey]*forward.Histogram),
 	}
@@ -285,14 +284,6 @@ func (s *Server) tick() {
 	}
 }
 
-func (s *Server) closeIdle() {
-	select {
-	case <-s.idle:
-	default:
-		close(s.idle)
-	}
-}
-
 // find returns the session, or nil for one that is not there or is another group's.
 func (s *Server) find(groupID, sessionID string) *session {
 	s.mu.Lock()
@@ -365,24 +356,6 @@ func (s *Server) list(match func(key) bool) []*session {
 	return out
 }
 
-// Drain refuses new calls from now on; joins to running calls go on. The channel is closed when
-// the last session has ended.
-func (s *Server) Drain() <-chan struct{} {
-	s.mu.Lock()
-	s.draining = true
-	s.idleLocked()
-	s.mu.Unlock()
-	s.endIdle(func(*call) bool { return true })
-	return s.idle
-}
-
-// Draining reports whether new calls are refused.
-func (s *Server) Draining() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining || s.stopped
-}
-
 // Count returns the number of live sessions.
 func (s *Server) Count() int {
 	s.mu.Lock()
@@ -399,10 +372,7 @@ func (s *Server) Close() error {
 	}
 	s.stopped = true
 	s.mu.Unlock()
-	for _, ses := range s.list(func(key) bool { return true }) {
-		ses.end(CloseShutdown)
-	}
-	s.endIdle(func(*call) bool { return true })
+	s.EndAll()
 	for _, c := range s.ending() {
 		<-c.gone
 	}
