@@ -55,7 +55,7 @@ var errProbeToken = api.Refuse(http.StatusUnauthorized, "probe_token", errors.Ne
 type probes struct {
 	// Fixed at creation.
 	probe   func(context.Context, rtc.ProbeTransport, string, func(rtc.ProbeOutcome)) (string, error) // of the calls
-	current func(clientID string, epoch uint64) bool // whether what a client has been given is still good
+	current func(clientID string, epoch uint64) bool                                                  // whether what a client has been given is still good
 	origin  func(host string) string
 	redact  bool // addresses are kept out of the log and the results
 	metrics *metrics.Metrics
