@@ -194,3 +194,18 @@ func each(people []*Person, f func(*Person) error) error {
 	wg.Wait()
 	return errors.Join(errs...)
 }
+
+// AwaitSeeing waits until somebody's picture has come to each who is shown a screen, from now on, and
+// returns the pairs of which that is not so after the time.
+func (p *Party) AwaitSeeing(ctx context.Context, most time.Duration) (blind []Pair) {
+	since := time.Now()
+	for _, pair := range p.screens() {
+		within, cancel := context.WithDeadline(ctx, since.Add(most))
+		err := pair.To.e.AwaitView(within, pair.From.Name, "screen", func(v rtctest.View) bool { return v.LastShow.After(since) })
+		cancel()
+		if err != nil {
+			blind = append(blind, pair)
+		}
+	}
+	return blind
+}
