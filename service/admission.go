@@ -20,7 +20,7 @@ import (
 // admission stands between those who ask for calls, over HTTP or a WebSocket, and the calls: package
 // access says who may, package rtc does it. It is ws.Calls, and what the API needs of calls.
 type admission struct {
-	*rtc.Server
+	*fleet
 	access     *access.Service
 	recordable func() error // why nothing may happen, as it could not be recorded
 }
@@ -117,7 +117,7 @@ type managed struct{ admission }
 
 // Sessions lists the sessions of a call.
 func (m managed) Sessions(group, call string) ([]api.Session, bool) {
-	list, ok := m.Server.Sessions(group, call)
+	list, ok := m.fleet.Sessions(group, call)
 	out := make([]api.Session, 0, len(list))
 	for _, i := range list {
 		out = append(out, api.Session{
@@ -135,7 +135,7 @@ func (m managed) Calls(group, after string, limit int) []api.CallInfo {
 	for _, c := range made {
 		byID[c.CallID] = madeCall(c)
 	}
-	for _, c := range m.Server.Calls(group) {
+	for _, c := range m.fleet.Calls(group) {
 		byID[c.CallID] = countCall(byID[c.CallID], c)
 	}
 	out := make([]api.CallInfo, 0, min(limit, len(byID)))
@@ -156,7 +156,7 @@ func (m managed) Call(group, call string) (api.CallInfo, bool) {
 	if waits {
 		info = madeCall(made)
 	}
-	live, runs := m.Server.Call(group, call)
+	live, runs := m.fleet.Call(group, call)
 	if runs {
 		info = countCall(info, live)
 	}

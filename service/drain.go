@@ -10,7 +10,6 @@ import (
 
 	"rtcd/service/api"
 	"rtcd/service/audit"
-	"rtcd/service/rtc"
 )
 
 // Times of the end of a server.
@@ -36,7 +35,7 @@ const reasonStopping = "shutting_down"
 // tell it; Server.Run waits for it. Its mu is held while it tells the calls, so that these are always
 // as it says; they never call it.
 type drainer struct {
-	calls *rtc.Server
+	calls *fleet
 	load  *api.Load
 	log   *slog.Logger
 	limit time.Duration   // deadline of a drain that nobody gave one; 0: none
@@ -54,7 +53,7 @@ type drainer struct {
 	halt     chan struct{}   // closed by Halt
 }
 
-func newDrainer(calls *rtc.Server, load *api.Load, limit time.Duration, r *audit.Recorder, log *slog.Logger) *drainer {
+func newDrainer(calls *fleet, load *api.Load, limit time.Duration, r *audit.Recorder, log *slog.Logger) *drainer {
 	return &drainer{
 		calls: calls, load: load, limit: limit, audit: r, log: log, changed: make(chan struct{}), halt: make(chan struct{}),
 	}

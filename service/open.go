@@ -153,6 +153,9 @@ func (s *Server) openAccess() error {
 		OnLimit:               func(limit string) { s.metrics.LimitHit(metrics.Limit(limit)) },
 		Log:                   s.log,
 	}, callIDs{s.store, s.metrics})
+	if s.inherited != nil {
+		s.access.Import(s.inherited.state.Access)
+	}
 	return nil
 }
 
@@ -191,13 +194,17 @@ func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error 
 	if change != nil {
 		change(&cfg)
 	}
-	if s.calls, err = rtc.NewServer(ctx, cfg); err != nil {
+	s.out = throughOutlet(&cfg)
+	s.inherit(&cfg)
+	calls, err := rtc.NewServer(ctx, cfg)
+	if err != nil {
 		return err
 	}
+	s.calls = newFleet(calls, s.out, s.log)
 	s.mediaUDP, s.mediaTCP = cfg.UDPAddrs, cfg.TCPAddrs
 	s.openWebSockets()
 	// Calls end before the WebSockets close, so that backends hear of it.
-	s.onClose(s.calls.Close)
+	s.onClose(s.closeCalls)
 	s.onClose(func() error { s.later.stop(); return nil })
 	return nil
 }
@@ -216,10 +223,16 @@ func (s *Server) openWebSockets() {
 	}
 	s.ws = ws.New(cfg, s.admission(), s.metrics, s.log)
 	s.onClose(func() error {
+		if s.handing {
+			return s.partFromBackends()
+		}
 		ctx, cancel := s.stopping()
 		defer cancel()
 		return s.cutOff("websockets", s.ws.Close(ctx))
 	})
+	if s.inherited != nil {
+		s.ws.Import(s.inherited.state.Parked)
+	}
 }
 
 // current says whether the credentials that a connection was opened with are still good, and what
@@ -260,7 +273,11 @@ func (s *Server) openAPI(ctx context.Context, opts Options) error {
 		RegistrationNets:      nets,
 		Build:                 opts.Build,
 	}, deps)
-	if s.public, err = api.Listen(ctx, publicConfig(s.cfg), handler, s.metrics, s.log); err != nil {
+	public := publicConfig(s.cfg)
+	if public.Listener, err = s.listener(public.Address); err != nil {
+		return err
+	}
+	if s.public, err = api.Listen(ctx, public, handler, s.metrics, s.log); err != nil {
 		return err
 	}
 	s.onClose(s.shutdown(s.public))
@@ -321,7 +338,11 @@ func (s *Server) openAdmin(ctx context.Context, deps api.Deps, proxies []netip.P
 		Hosts: []string{host}, AllowedNets: nets, TrustedProxies: proxies, Exposure: exposure(s.cfg),
 		RequireTLS: s.cfg.API.Security.RequireTLS,
 	}, deps)
-	admin, err := api.Listen(ctx, adminConfig(s.cfg), handler, s.metrics, s.log)
+	listen := adminConfig(s.cfg)
+	if listen.Listener, err = s.listener(listen.Address); err != nil {
+		return err
+	}
+	admin, err := api.Listen(ctx, listen, handler, s.metrics, s.log)
 	if err != nil {
 		if optional {
 			s.log.Warn("no admin listener: its default address is taken", "address", addr, "err", err)

@@ -18,6 +18,7 @@ import (
 	"rtcd/service/audit"
 	"rtcd/service/auth"
 	"rtcd/service/feed"
+	"rtcd/service/handover"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
 	"rtcd/service/rtc"
@@ -36,6 +37,8 @@ type Options struct {
 	// MemoryStore keeps clients in memory only, and Media changes the media configuration: for tests.
 	MemoryStore bool
 	Media       func(*rtc.Config)
+
+	inherited *inheritance // nil: asked for at upgrade.socket
 }
 
 // Server is a whole rtcd.
@@ -49,7 +52,8 @@ type Server struct {
 	policy  *policy.Table
 	auth    *auth.Service
 	access  *access.Service
-	calls   *rtc.Server
+	calls   *fleet
+	out     *outlet // of calls
 	ws      *ws.Server
 	load    *api.Load
 	drain   *drainer
@@ -62,6 +66,14 @@ type Server struct {
 	ending  context.Context // done when peers have had their time to finish; nil before the end
 
 	mediaUDP, mediaTCP []netip.AddrPort // that media listens on
+
+	// Of upgrades.
+	opts       Options
+	inherited  *inheritance // nil: nothing was taken over
+	succession *succession  // nil: nobody can take over
+	handing    bool         // being closed for a successor
+	left       []ws.Parked  // by the backends, then
+	parted     []*handover.Conn
 }
 
 // New builds a server and opens everything it listens on; Run serves. If it fails, nothing is
@@ -70,17 +82,29 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err e
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: opts.Log, metrics: metrics.New(), started: time.Now()}
+	s := &Server{cfg: cfg, opts: opts, log: opts.Log, metrics: metrics.New(), started: time.Now(), inherited: opts.inherited}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
+			if s.inherited != nil {
+				s.inherited.abandon()
+			}
 		}
 	}()
 	s.metrics.SetBuild(cmp.Or(opts.Build.Version, api.DefaultVersion), opts.Build.Hash)
 	s.log.Info("starting", "buildVersion", opts.Build.Version, "buildHash", opts.Build.Hash, "mode", string(cfg.Mode))
+	if s.inherited == nil {
+		if s.inherited, err = s.takeOver(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.open(ctx, opts); err != nil {
 		return nil, err
 	}
+	if err := s.succeed(ctx); err != nil {
+		return nil, err
+	}
+	s.openUpgrade()
 	s.Listeners().Log(s.log)
 	s.checkUp(ctx, opts)
 	return s, nil
@@ -105,14 +129,18 @@ func (s *Server) Addr() net.Addr { return s.public.Addr() }
 // the last call has ended or the deadline has come. An operator can make it drain and end as well.
 // Then it stops everything. A listener that fails ends it too.
 func (s *Server) Run(ctx context.Context) error {
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	var serving sync.WaitGroup
 	for _, srv := range []*api.Server{s.public, s.admin} {
 		if srv != nil {
 			serving.Go(func() { failed <- srv.Serve() })
 		}
 	}
+	s.awaitSuccessor(failed)
 	patience, err := s.drain.wait(ctx, failed)
+	if errors.Is(err, errSucceeded) {
+		return s.giveWay(ctx, &serving)
+	}
 	if err != nil {
 		s.log.Error("listener failed", "err", err)
 	}

@@ -15,7 +15,6 @@ import (
 	"rtcd/service/feed"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
-	"rtcd/service/rtc"
 	"rtcd/service/store"
 )
 
@@ -26,7 +25,7 @@ type tenants struct {
 	store   *store.Store
 	access  *access.Service
 	ws      *ws.Server
-	calls   *rtc.Server
+	calls   *fleet
 	policy  *policy.Table
 	feed    *feed.Feed
 	metrics *metrics.Metrics

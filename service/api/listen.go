@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"rtcd/service/api/internal/quietlog"
@@ -30,6 +31,8 @@ const (
 // field.
 type ServerConfig struct {
 	Address string // host:port
+	// Listener is bound already, by a former process; nil: Address is bound.
+	Listener *net.TCPListener
 	// CertFile and KeyFile turn TLS (1.2 or later) on. They are read again when they change.
 	CertFile, KeyFile string
 	// ClientAuth asks peers for certificates of the authorities in ClientCAFile, and of no others.
@@ -72,8 +75,9 @@ func (c ServerConfig) withDefaults() ServerConfig {
 
 // A Server serves one handler on one listener.
 type Server struct {
-	http *http.Server
-	ln   net.Listener
+	http  *http.Server
+	ln    net.Listener
+	bound *net.TCPListener // below ln
 }
 
 // Listen binds the address of cfg and, for TLS, loads the certificate. Connections wait until
@@ -97,13 +101,17 @@ func Listen(ctx context.Context, cfg ServerConfig, h http.Handler, m *metrics.Me
 	} else if cfg.ClientAuth != NoClientAuth {
 		return nil, errors.New("listen: certificates of clients need TLS")
 	}
-	var lc net.ListenConfig
-	bound, err := lc.Listen(ctx, "tcp", cfg.Address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for the API: %w", err)
+	bound := cfg.Listener
+	if bound == nil {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", cfg.Address)
+		if err != nil {
+			return nil, fmt.Errorf("listen for the API: %w", err)
+		}
+		bound = l.(*net.TCPListener)
 	}
 	var ln net.Listener = &limitListener{
-		TCPListener: bound.(*net.TCPListener), total: cfg.MaxConnections, perAddress: cfg.MaxConnectionsPerAddress,
+		TCPListener: bound, total: cfg.MaxConnections, perAddress: cfg.MaxConnectionsPerAddress,
 		open: make(map[netip.Prefix]int), metrics: m, quiet: quiet,
 	}
 	ln = stream.Listener(ln)
@@ -111,7 +119,7 @@ func Listen(ctx context.Context, cfg ServerConfig, h http.Handler, m *metrics.Me
 		ln = tls.NewListener(ln, certs.config())
 		m.CertExpiry(certs.expiry)
 	}
-	return &Server{ln: ln, http: &http.Server{
+	return &Server{ln: ln, bound: bound, http: &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: cfg.HeaderTimeout,
 		ReadTimeout:       cfg.HeaderTimeout + cfg.BodyTimeout,
@@ -121,6 +129,9 @@ func Listen(ctx context.Context, cfg ServerConfig, h http.Handler, m *metrics.Me
 		ErrorLog:          stdlog.New(quietWriter{quiet}, "", 0),
 	}}, nil
 }
+
+// Socket is what the server listens on, to be handed to a successor.
+func (s *Server) Socket() syscall.Conn { return s.bound }
 
 // Addr returns the address the server listens on.
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }

@@ -106,7 +106,7 @@ func (s *Server) admitLocked(g *group, callID string, grant Grant) error {
 	l, members := s.cfg.Limits, g.members[callID]
 	fresh := g.calls[callID] == nil
 	switch {
-	case members == 0 && s.draining:
+	case members == 0 && s.draining, fresh && s.retired:
 		return ErrDraining
 	case over(members, s.cfg.MaxParticipants), over(members, grant.MaxParticipants):
 		return s.limited(LimitParticipants)

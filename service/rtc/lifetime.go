@@ -131,6 +131,7 @@ func (s *Server) finish(c *call) {
 	s.calls--
 	s.forgetLocked(c.group, g)
 	s.idleLocked()
+	s.overLocked()
 	s.mu.Unlock()
 	close(c.gone)
 	c.touch()

@@ -63,7 +63,8 @@ type Limits struct {
 type Config struct {
 	UDPAddrs, TCPAddrs []netip.AddrPort
 	SocketsPerAddr     int
-	TCPConns           int // and TCPConnsPerIP: see netio.Config
+	Inherit            *netio.Sockets // listening sockets of a former process; see netio.Config
+	TCPConns           int            // and TCPConnsPerIP: see netio.Config
 	TCPConnsPerIP      int
 
 	// Engine needs no Mux; see engine.Config for the rest. Lite is set from below.
@@ -157,6 +158,8 @@ type Server struct {
 	sessions map[key]*session
 	calls    int // of all groups
 	draining bool
+	retired  bool          // a successor takes what is new
+	over     chan struct{} // closed once retired and without calls; nil: nobody waits
 	stopped  bool
 	idle     chan struct{} // of the present drain; closed once there are no calls
 
@@ -207,7 +210,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 		writes:   make(map[writeKey]*forward.Histogram),
 	}
 	mux, err := netio.Listen(netio.Config{
-		UDPAddrs: cfg.UDPAddrs, TCPAddrs: cfg.TCPAddrs, SocketsPerAddr: cfg.SocketsPerAddr,
+		UDPAddrs: cfg.UDPAddrs, TCPAddrs: cfg.TCPAddrs, SocketsPerAddr: cfg.SocketsPerAddr, Inherit: cfg.Inherit,
 		StreamConns: cfg.TCPConns, StreamConnsSource: cfg.TCPConnsPerIP,
 		Net: cfg.Engine.Net, Media: s.plane, Log: cfg.Log,
 	})
@@ -220,6 +223,7 @@ func NewServer(ctx context.Context, cfg Config) (*Server, error) {
 	ecfg.RemoteCandidates = cfg.Limits.RemoteCandidates
 	if cfg.Discover != "" {
 		ecfg.Override.Found = s.discover(ctx)
+		s.cfg.Engine.Override.Found = ecfg.Override.Found
 	}
 	if s.engine, err = engine.New(ecfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up ice: %w", err), mux.Close())
