@@ -11,8 +11,9 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// DiscoverTime bounds the whole of Discover.
-const DiscoverTime = 5 * time.Second
+// DiscoverTime bounds the whole of Discover. A server whose STUN server is dead is to be ready within
+// 5 s, and there is more to do than this.
+const DiscoverTime = 4 * time.Second
 
 // Discover asks the STUN server from each of the sockets, all at once, under which address it is
 // seen (RFC 8489). Addresses for which there was no answer are left out and told in the error.

@@ -113,8 +113,8 @@ func TestDiscoverAsksAgain(t *testing.T) {
 // however many addresses there are; an address that was answered is found all the same.
 func TestDiscoverDeadServer(t *testing.T) {
 	t.Parallel()
-	if DiscoverTime > 5*time.Second {
-		t.Errorf("discovery may take %v, want at most 5 s", DiscoverTime)
+	if DiscoverTime > 4*time.Second {
+		t.Errorf("discovery may take %v, want at most 4 s", DiscoverTime)
 	}
 	server := stunServer(t, func(_ int, m *stun.Message, from netip.AddrPort) [][]byte {
 		if from.Addr() == addr("127.0.0.2") {
