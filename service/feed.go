@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"rtcd/config"
@@ -111,10 +112,13 @@ func eventOf(e rtc.CallEvent) feed.Event {
 	case rtc.ParticipantConnected, rtc.ParticipantMoved:
 		out.Path = e.Detail
 	default:
-		out.Reason = e.Detail
+		out.Reason = asWord.Replace(e.Detail)
 	}
 	return out
 }
+
+// asWord makes of what is meant for logs what programs compare.
+var asWord = strings.NewReplacer(" ", "_", "-", "_")
 
 // stillGood says whether what a request came with is good for a route now.
 func (s *Server) stillGood(p api.Principal, route string) bool {
