@@ -146,15 +146,19 @@ func anOffer(t *trial) (client.SDP, error) {
 	return client.SDP{Type: "offer", SDP: sdp}, err
 }
 
-// awaitSessions waits until there are so many sessions: those that were not left have to end by
-// themselves.
+// awaitSessions waits until there are so many sessions for a while: what was sent last may still be
+// under way, and sessions that were not left have to end by themselves.
 func awaitSessions(ctx context.Context, p *load.Party, want int) error {
+	steady := 0
 	for end := time.Now().Add(90 * time.Second); ; {
 		n, err := p.Server.Sessions(ctx)
 		if err != nil {
 			return err
 		}
-		if n == want {
+		if steady++; n != want {
+			steady = 0
+		}
+		if steady == 10 {
 			return nil
 		}
 		if time.Now().After(end) {

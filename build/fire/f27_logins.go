@@ -127,6 +127,11 @@ func connects(ctx context.Context, s *load.Server, host *field.Namespace, r regi
 		if err := conn.Close(); err != nil {
 			return nil, err
 		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return took, nil
 }
