@@ -162,6 +162,28 @@ var brokenSetups = []broken{
 		s.Host.Writable = func(string) error { return fs.ErrPermission }
 	}, storeNotWritable, "permission denied", false},
 
+	{"audit record on tmpfs", func(t *testing.T, s *setup) {
+		dir, err := os.MkdirTemp("/dev/shm", "rtcd-doctor-")
+		if err != nil {
+			t.Skipf("NO /dev/shm HERE: %v", err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		s.Config.Audit.Enable, s.Config.Audit.Dir = "on", filepath.Join(dir, "audit")
+	}, recordsOnTmpfs, "audit.dir", true},
+	{"events on tmpfs", func(t *testing.T, s *setup) {
+		volume, dir := s.Host.Volume, filepath.Join(filepath.Dir(s.Config.Store.DataSource), "events")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s.Config.Events.Dir = dir
+		s.Host.Volume = func(path string) (Volume, error) {
+			if path == dir {
+				return Volume{Type: "ramfs"}, nil
+			}
+			return volume(path)
+		}
+	}, recordsOnTmpfs, "ramfs", false},
+
 	// Ports.
 	{"API port taken", func(t *testing.T, s *setup) { listenTCP(t, s.Config.API.HTTP.ListenAddress) }, apiPortTaken, "by process " + strconv.Itoa(os.Getpid()), true},
 	{"API port taken by a web server", func(t *testing.T, s *setup) {
@@ -363,6 +385,12 @@ var brokenSetups = []broken{
 		s.Online, s.Config.Audit.Enable, s.Config.Audit.Dir = true, "on", t.TempDir()
 		s.Config.Audit.Sinks = []config.AuditSink{{Type: "syslog", Transport: "tcp", Address: unused(t)}}
 	}, auditUnreachable, "refused", true},
+	{"webhook that does not accept", func(t *testing.T, s *setup) {
+		s.Online, s.Config.Events.Dir = true, filepath.Join(filepath.Dir(s.Config.Store.DataSource), "events")
+		s.Config.Webhooks = []config.Webhook{{
+			Client: "backend", URL: "https://" + unused(t) + "/path-that-is-secret", Secret: "Zk3vQ9sLx7Tb2WmYp5RcH8nDf4JgA6eU1oVi0K", AllowPrivate: true,
+		}}
+	}, hookUnreachable, "refused", true},
 }
 
 // route6 is a default route by way of eth7.
@@ -449,7 +477,7 @@ func TestBrokenSetups(t *testing.T) {
 			if Healthy(found) != (found[0].Severity == Info) {
 				t.Errorf("healthy with\n%s", Text(found))
 			}
-			if strings.Contains(Text(found), adminKey) {
+			if strings.Contains(Text(found), adminKey) || strings.Contains(Text(found), "path-that-is-secret") {
 				t.Error("a secret shows")
 			}
 		})

@@ -75,6 +75,7 @@ type check struct {
 var checks = []check{
 	{run: checkStoreVolume, startup: true},
 	{run: checkStoreAccess, startup: true},
+	{run: checkRecords, startup: true},
 	{run: checkPorts},
 	{run: checkCandidates, startup: true},
 	{run: checkOverride, startup: true},

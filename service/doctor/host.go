@@ -43,6 +43,8 @@ type Volume struct {
 	Free uint64 // bytes for who is not root
 }
 
+func (v Volume) inMemory() bool { return v.Type == "tmpfs" || v.Type == "ramfs" }
+
 // A Process is one that has a port.
 type Process struct {
 	PID  int

@@ -20,6 +20,7 @@ const (
 	storeParentOpen    = "store_parent_writable"
 	storeWorldReadable = "store_world_readable"
 	storeNotWritable   = "store_not_writable"
+	recordsOnTmpfs     = "records_on_tmpfs"
 
 	serverRunning   = "server_running"
 	apiPortTaken    = "api_port_taken"
@@ -73,6 +74,7 @@ const (
 	cpuQuotaSmall    = "cpu_quota_small"
 	stunUnreachable  = "stun_unreachable"
 	auditUnreachable = "audit_sink_unreachable"
+	hookUnreachable  = "webhook_unreachable"
 )
 
 // kinds has all findings there can be.
@@ -105,6 +107,9 @@ var kinds = []kind{
 	{storeNotWritable, Error, "the user who runs this may not write to the folder of the store",
 		"A server of this user does not start.",
 		"Give the folder of `store.data_source` to the user of the server (`chown`); if that is another user, run `rtcd doctor` as him."},
+	{recordsOnTmpfs, Warning, "the folder of the audit record, or of the log of events, is on tmpfs or ramfs",
+		"What is recorded there is gone after a restart of the machine or container, and takes memory until then.",
+		"Set `audit.dir` or `events.dir` to a folder on a disk, in a container to one on a volume."},
 
 	{serverRunning, Info, "a server runs at the address of the API",
 		"Its own ports are taken by itself, so they were not looked at.",
@@ -251,6 +256,9 @@ var kinds = []kind{
 	{auditUnreachable, Warning, "a server that audit events are to be sent to does not accept connections (with `-online`)",
 		"Events wait on disk, and beyond the limit of the spool they are not sent.",
 		"Look at `audit.sink`, the other server, and the firewall between."},
+	{hookUnreachable, Warning, "the server of a webhook does not accept connections (with `-online`)",
+		"Its events wait, and when the log of events is full or old enough the oldest are lost to it.",
+		"Look at the URL in `webhook`, the other server, and the firewall between."},
 }
 
 // kindOf returns the kind with that name. There is one: names are constants of ours.

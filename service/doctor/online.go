@@ -7,14 +7,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/url"
 	"time"
 )
 
 const (
-	maxOffset   = 5 * time.Second // of the clock
-	maxSinks    = 16              // that are tried
-	attempts    = 3               // of a question over UDP
-	attemptTime = time.Second     // for an answer to each
+	maxOffset    = 5 * time.Second // of the clock
+	maxReceivers = 16              // that are tried
+	attempts     = 3               // of a question over UDP
+	attemptTime  = time.Second     // for an answer to each
 )
 
 // ask sends a question over UDP until there is an answer that is one.
@@ -118,20 +119,42 @@ func checkSTUN(ctx context.Context, v *visit) {
 	}
 }
 
-// checkReceivers connects to the servers that audit events go to. Over UDP nobody answers, so there
-// is nothing to see.
+// checkReceivers connects to the servers that audit events and events of calls go to. Over UDP nobody
+// answers, so there is nothing to see. Of the URL of a webhook only the host is shown: its path is
+// often a secret.
 func checkReceivers(ctx context.Context, v *visit) {
-	if !v.Online || !v.Config.AuditOn() {
+	if !v.Online {
 		return
 	}
-	sinks := v.Config.Audit.Sinks
-	for i, s := range sinks[:min(len(sinks), maxSinks)] {
-		if s.Transport == "udp" {
-			continue
+	tried := 0
+	try := func(id, key string, i int, address string) {
+		if tried++; tried > maxReceivers {
+			return
 		}
-		if err := v.reach(ctx, s.Address); err != nil {
-			v.add(auditUnreachable, "audit.sink[%d] %q: %v", i, s.Address, err)
+		if err := v.reach(ctx, address); err != nil {
+			v.add(id, "%s[%d] %q: %v", key, i, address, err)
 		}
+	}
+	if v.Config.AuditOn() {
+		for i, s := range v.Config.Audit.Sinks {
+			if s.Transport != "udp" {
+				try(auditUnreachable, "audit.sink", i, s.Address)
+			}
+		}
+	}
+	for i, w := range v.Config.Webhooks {
+		u, err := url.Parse(w.URL)
+		if err != nil || u.Hostname() == "" {
+			continue // the rules of the configuration say so
+		}
+		port := u.Port()
+		if port == "" {
+			port = map[string]string{"http": "80"}[u.Scheme]
+		}
+		if port == "" {
+			port = "443"
+		}
+		try(hookUnreachable, "webhook", i, net.JoinHostPort(u.Hostname(), port))
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 )
 
 // Bounds of the look for files that others may read.
@@ -13,13 +15,21 @@ const (
 	maxStoreDepth = 3
 )
 
-// folder returns the folder of the store, the nearest there is if it has not been made yet, and
-// whether it is that one.
+// folder returns the folder of the store; see nearest.
 func (v *visit) folder() (path string, made, ok bool) {
-	if v.MemoryStore || v.Config.Store.DataSource == "" {
+	if v.MemoryStore {
 		return "", false, false
 	}
-	path, err := filepath.Abs(v.Config.Store.DataSource)
+	return v.nearest(v.Config.Store.DataSource)
+}
+
+// nearest returns a folder, the nearest there is above it if it has not been made yet, and whether it
+// is that one.
+func (v *visit) nearest(folder string) (path string, made, ok bool) {
+	if folder == "" {
+		return "", false, false
+	}
+	path, err := filepath.Abs(folder)
 	if err != nil {
 		return "", false, false
 	}
@@ -43,7 +53,7 @@ func checkStoreVolume(_ context.Context, v *visit) {
 	if err != nil {
 		return
 	}
-	if vol.Type == "tmpfs" || vol.Type == "ramfs" {
+	if vol.inMemory() {
 		v.add(storeOnTmpfs, "store.data_source = %q is on %s", v.Config.Store.DataSource, vol.Type)
 	}
 	const mib = 1 << 20
@@ -55,6 +65,23 @@ func checkStoreVolume(_ context.Context, v *visit) {
 	case vol.Free < 4*least:
 		v.add(storeLowSpace, "the volume of store.data_source = %q has %d MiB free; below store.min_free_mib = %d nothing is written",
 			v.Config.Store.DataSource, vol.Free/mib, v.Config.Store.MinFreeMiB)
+	}
+}
+
+// checkRecords looks what the other folders are on whose content is to last.
+func checkRecords(_ context.Context, v *visit) {
+	folders := map[string]string{"events.dir": v.Config.Events.Dir}
+	if v.Config.AuditOn() {
+		folders["audit.dir"] = v.Config.Audit.Dir
+	}
+	for _, key := range slices.Sorted(maps.Keys(folders)) {
+		path, _, ok := v.nearest(folders[key])
+		if !ok {
+			continue
+		}
+		if vol, err := v.host.Volume(path); err == nil && vol.inMemory() {
+			v.add(recordsOnTmpfs, "%s = %q is on %s", key, folders[key], vol.Type)
+		}
 	}
 }
 
