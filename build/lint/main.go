@@ -1,5 +1,6 @@
 // Command lint checks what the compiler does not: formatting, vet, that imports point one way, and that
-// every row of docs/security.md has a test.
+// every row of docs/security.md has a test, and that what follows from code is up to date: the tables of
+// docs/operations.md, and the dashboard.
 package main
 
 import (
@@ -54,6 +55,11 @@ func main() {
 	}
 	if out, err := exec.Command("go", "run", "./build/securitytable", "-check").CombinedOutput(); err != nil {
 		faults = append(faults, string(out))
+	}
+	for _, args := range [][]string{{"run", "./build/docs"}, {"run", "./build/grafana", "-check"}} {
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			faults = append(faults, string(out))
+		}
 	}
 	for _, f := range faults {
 		fmt.Println(f)

@@ -35,6 +35,7 @@ const usage = `usage:
   rtcd [-config PATH] audit COMMAND ...      verify, tail: the record of who did what
   rtcd [-config PATH] dev-certs DIR          make certificates for development
   rtcd [-config PATH] doctor [-online]       say what is wrong with this machine and the configuration
+  rtcd [-config PATH] healthcheck [-ready]   ask the server on this machine whether it is well
   rtcd -version                              print the version
 Commands print their usage with -h.
 `
@@ -56,13 +57,14 @@ type cli struct {
 
 // commands are what a command line may begin with. Each returns the exit status.
 var commands = map[string]func(c *cli, args []string) int{
-	"config":    (*cli).config,
-	"client":    (*cli).client,
-	"store":     (*cli).store,
-	"drain":     (*cli).drain,
-	"audit":     (*cli).audit,
-	"dev-certs": (*cli).devCerts,
-	"doctor":    (*cli).doctor,
+	"config":      (*cli).config,
+	"client":      (*cli).client,
+	"store":       (*cli).store,
+	"drain":       (*cli).drain,
+	"audit":       (*cli).audit,
+	"dev-certs":   (*cli).devCerts,
+	"doctor":      (*cli).doctor,
+	"healthcheck": (*cli).healthcheck,
 }
 
 // run is main with everything but standard input handed in. It returns the exit status.

@@ -26,6 +26,7 @@ const (
 	maxTenants = 20_000
 	overflowID = "other"
 
+	// limitHitsHelp is the help of limitHits, also where limits are counted elsewhere.
 	limitHitsHelp = "How often a limit refused or delayed something."
 )
 
@@ -96,13 +97,18 @@ func New() *Metrics {
 		clientJitter: histogramVec("client_jitter", "Jitter as reported by end users, in seconds.", bucketsA),
 		messages:     counterVec("ws", "messages_total", "WebSocket messages.", "clientID", "type", "direction"),
 		discards:     counterVec("ws", "discarded_total", "WebSocket input and output that had no effect, by reason.", "reason"),
-		limitHits:    counterVec("", "limit_hits_total", limitHitsHelp, "limit"),
+		limitHits:    counterVec("", "limit_hits_total", "How often a limit refused or delayed something.", "limit"),
 		handlerPanics: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: "api", Name: "panics_total", Help: "Recovered panics of HTTP requests.",
 		}),
 	}
 	for r := range numDiscardReasons {
 		m.discarded[r] = m.discards.WithLabelValues(r.String())
+	}
+	for _, l := range limitTable { // a rise from nothing is none to who watches
+		if !l.packets {
+			m.LimitHits(l.Name, 0)
+		}
 	}
 	m.shared = &Tenant{m: m, id: overflowID}
 	m.shared.resolve()
@@ -139,9 +145,6 @@ func (m *Metrics) LimitHit(l Limit) { m.LimitHits(l, 1) }
 
 // LimitHits counts n hits of a limit.
 func (m *Metrics) LimitHits(l Limit, n uint64) {
-	if n == 0 {
-		return
-	}
 	counter, ok := m.limits.Load(l)
 	if !ok {
 		counter, _ = m.limits.LoadOrStore(l, m.limitHits.WithLabelValues(cleanID(string(l))))

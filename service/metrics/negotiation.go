@@ -53,9 +53,7 @@ func (m *Metrics) SetLimits(snapshot func() map[Limit]uint64) {
 	m.AddSamples(func() []Sample {
 		var out []Sample
 		for limit, n := range snapshot() {
-			if n > 0 {
-				out = append(out, Sample{Name: "limit_hits_total", Help: limitHitsHelp, Label: "limit", Value: string(limit), N: float64(n)})
-			}
+			out = append(out, Sample{Name: "limit_hits_total", Help: limitHitsHelp, Label: "limit", Value: string(limit), N: float64(n)})
 		}
 		return out
 	})

@@ -72,8 +72,8 @@ func (s *Server) audienceSamples() []metrics.Sample {
 	out := []metrics.Sample{
 		{Name: "media_estimated_sessions", Help: "Sessions that are sent videos, for which what their path carries is estimated.", Gauge: true, N: float64(a.Estimated)},
 		{Name: "media_limited_sessions", Help: "Of those, sessions that are sent less than there is, for the sake of their path.", Gauge: true, N: float64(a.Limited)},
-		{Name: "media_estimate_bits_per_second", Help: "What the paths of those sessions carry, together.", Gauge: true, N: float64(a.Estimate)},
-		{Name: "media_sending_bits_per_second", Help: "What those sessions are sent, together.", Gauge: true, N: float64(a.Sending)},
+		{Name: "media_estimate_bytes_per_second", Help: "What the paths of those sessions carry, together.", Gauge: true, N: float64(a.Estimate) / 8},
+		{Name: "media_sending_bytes_per_second", Help: "What those sessions are sent, together.", Gauge: true, N: float64(a.Sending) / 8},
 	}
 	layer := func(source forward.Source, i int) string {
 		switch {
