@@ -17,9 +17,8 @@ const (
 	busyPause    = 500 * time.Millisecond  // while another offer is in flight
 	maxRestarts  = 5                       // offered in one outage
 	outageTime   = 30 * time.Second        // as long as ICE has (RFC 7675 section 5.1)
-	restartPause = 2 * time.Second         // before the next outage is acted upon, doubling
+	restartPause = time.Second             // before the next outage is acted upon, doubling after false alarms
 	maxPause     = 30 * time.Second
-	calmTime     = time.Minute // without a restart, after which the pause is short again
 )
 
 // restart is what a session does about a path that is dead. It offers to restart ICE over the relay:
@@ -38,7 +37,6 @@ type restart struct {
 	next      time.Time     // when there is something to do
 	notBefore time.Time     // for the next outage
 	pause     time.Duration // after that one
-	ended     time.Time     // the latest
 }
 
 // deadline is when the restart has something to do; zero: never.
@@ -209,15 +207,15 @@ func (s *session) restartEnded(outcome metrics.RestartOutcome) {
 	if r.offers > 0 && outcome != "" {
 		s.server.cfg.Metrics.Restarted(outcome)
 		s.log.Info("ice restart over", "outcome", string(outcome), "took", now.Sub(r.since).Round(time.Millisecond), "offers", r.offers)
-		pause := restartPause
-		if now.Sub(r.ended) < calmTime {
-			pause = min(2*r.pause, maxPause)
-		}
-		r.pause, r.notBefore, r.ended = pause, now.Add(pause), now
 	}
 	if outcome == metrics.RestartNeedless {
 		s.watch.alarmed.Store(true)
+		r.pause = min(2*r.pause, maxPause)
+	} else {
+		r.pause = restartPause
 	}
+	r.pause = max(r.pause, restartPause)
+	r.notBefore = now.Add(r.pause)
 	r.since, r.next, r.heard, r.taken, r.offers, r.sent = time.Time{}, time.Time{}, false, false, 0, wire.Description{}
 }
 
