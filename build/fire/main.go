@@ -47,7 +47,7 @@ func parse(args []string) (o options, err error) {
 	flags.BoolVar(&o.quick, "quick", false, "fewer faults and a smaller load, in less than 10 minutes")
 	full := flags.Bool("full", false, "the counts of the promises (the default)")
 	flags.StringVar(&o.pattern, "run", "", "run scenarios whose id or promises match the `regexp` only")
-	flags.StringVar(&o.out, "out", "", "write a line of JSON for each scenario, and the table, into this `folder`")
+	flags.StringVar(&o.out, "out", "", "write a line of JSON for each scenario, the table, and the logs of servers into this `folder`")
 	flags.BoolVar(&o.json, "json", false, "print the lines of JSON and nothing else")
 	flags.BoolVar(&o.list, "list", false, "list the scenarios")
 	flags.BoolVar(&o.clean, "clean", false, "take away what runs have left that were killed, and end")
@@ -157,7 +157,7 @@ func burn(ctx context.Context, o options, chosen []scenario) (int, error) {
 			break
 		}
 		_, _ = fmt.Fprintf(people, "%s %s\n", s.id, s.title)
-		r := play(ctx, s, &trial{quick: o.quick, binary: binary, seed: o.seed, log: people})
+		r := play(ctx, s, &trial{quick: o.quick, binary: binary, seed: o.seed, log: people, out: o.out})
 		results = append(results, r)
 		line, err := json.Marshal(r)
 		if err != nil {

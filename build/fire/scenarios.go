@@ -17,6 +17,7 @@ var scenarios = []scenario{
 	reconnectHerd,
 	churn,
 	addressChange,
+	networkChange,
 	publisherVanishes,
 	badNetworks,
 	junkFlood,

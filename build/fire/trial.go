@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -33,10 +34,12 @@ type trial struct {
 	seed   uint64
 	rand   *rand.Rand
 	log    io.Writer // progress, for people
+	out    string    // folder for logs of servers; "": none is kept
 
 	result  result
 	field   *field.Field
 	cleanup []func()
+	servers int // made
 }
 
 // result is what a scenario came to: the JSON line.
@@ -180,7 +183,16 @@ func (t *trial) server(change func(*load.ServerConfig)) (*load.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.after(s.Kill)
+	t.servers++
+	kept := filepath.Join(t.out, fmt.Sprintf("%s-%d.log", t.result.Scenario, t.servers))
+	t.after(func() {
+		s.Kill()
+		if t.out != "" {
+			if err := os.WriteFile(kept, []byte(s.LogTail(64<<20)), 0o600); err != nil {
+				t.say("keep the log: %v", err)
+			}
+		}
+	})
 	return s, nil
 }
 

@@ -103,3 +103,36 @@ func (f *Field) Rate(host string, bitsPerSecond, queueBytes int) error {
 func (f *Field) Unrate(host string) error {
 	return f.Router.Run("tc", "qdisc", "del", "dev", host, "root")
 }
+
+// Move takes its address away from a host and gives it another, as when a phone goes from one network
+// to the next: sockets that were bound to the old one are dead. The next Move brings the old one back.
+// Namespace.Addr stays what it was.
+func (f *Field) Move(host string) error {
+	n := f.Host(host)
+	octets := n.Addr.As4()
+	addr := func(moved bool, last byte) string {
+		b := octets
+		if b[3] = last; moved {
+			b[1] = 79
+		}
+		return netip.AddrFrom4(b).String()
+	}
+	if !n.moves {
+		if err := f.Router.Run("ip", "addr", "add", addr(true, 1)+"/30", "dev", host); err != nil {
+			return err
+		}
+		n.moves = true
+	}
+	from, to := n.moved, !n.moved
+	n.moved = to
+	for _, args := range [][]string{
+		{"addr", "add", addr(to, 2) + "/30", "dev", "net"},
+		{"addr", "del", addr(from, 2) + "/30", "dev", "net"},
+		{"route", "replace", "default", "via", addr(to, 1)},
+	} {
+		if err := n.Run("ip", args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

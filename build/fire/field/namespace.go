@@ -22,6 +22,9 @@ type Namespace struct {
 	Name string     // in the field, such as "cli1"
 	Addr netip.Addr // its own; zero for the router
 
+	moves bool // has been moved at least once
+	moved bool // is where it was not at first
+
 	full string // as ip netns knows it
 	work chan func()
 	done chan struct{}

@@ -27,6 +27,17 @@ type insideNet struct {
 	n *Namespace
 }
 
+// Interfaces looks anew: hosts move.
+func (i *insideNet) Interfaces() ([]*transport.Interface, error) {
+	var std *stdnet.Net
+	var err error
+	i.n.Do(func() { std, err = stdnet.NewNet() })
+	if err != nil {
+		return nil, err
+	}
+	return std.Interfaces()
+}
+
 func (i *insideNet) ListenPacket(network, addr string) (conn net.PacketConn, err error) {
 	i.n.Do(func() { conn, err = i.Net.ListenPacket(network, addr) })
 	return conn, err
