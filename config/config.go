@@ -236,6 +236,8 @@ type Logger struct {
 	FileLevel     string `toml:"file_level" env:"RTCD_LOGGER_FILELEVEL" default:"DEBUG"`
 	FileLocation  string `toml:"file_location" env:"RTCD_LOGGER_FILELOCATION" default:"rtcd.log"`
 	EnableColor   bool   `toml:"enable_color" env:"RTCD_LOGGER_ENABLECOLOR" default:"false"`
+	// RedactAddresses cuts addresses of end users and backends to their networks.
+	RedactAddresses bool `toml:"redact_addresses" env:"RTCD_LOGGER_REDACTADDRESSES" default:"false"`
 }
 
 // Upgrade is about servers that take over from each other on one host.

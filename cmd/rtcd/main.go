@@ -7,6 +7,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 
 	"rtcd/config"
@@ -160,6 +162,7 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 		EnableConsole: l.EnableConsole, ConsoleJSON: l.ConsoleJSON, ConsoleLevel: l.ConsoleLevel,
 		EnableColor: l.EnableColor, EnableFile: l.EnableFile, FileJSON: l.FileJSON,
 		FileLevel: l.FileLevel, FileLocation: l.FileLocation, Console: stdout,
+		RedactAddresses: l.RedactAddresses, OwnAddresses: ownAddresses(),
 	})
 	if err != nil {
 		return fmt.Errorf("set up logging: %w", err)
@@ -191,4 +194,19 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 		return errors.Join(errHalted, err)
 	}
 	return err
+}
+
+// ownAddresses are those of this machine that can be had.
+func ownAddresses() []netip.Addr {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil // then they are redacted as well
+	}
+	var out []netip.Addr
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
 }

@@ -123,7 +123,7 @@ func (x *exchange) end() {
 		panic(p)
 	}
 	x.h.Metrics.HandlerPanicked()
-	x.h.log.Error("request handler panicked", "method", x.r.Method, "url", clip(x.r.URL.EscapedPath(), lineURLBytes),
+	x.h.quiet.Error("request handler panicked", "method", x.r.Method, "url", clip(x.r.URL.EscapedPath(), lineURLBytes),
 		"err", p, "stack", string(debug.Stack()))
 	if x.w.status == 0 && !x.w.hijacked {
 		http.Error(x.w, "internal error", http.StatusInternalServerError)

@@ -76,7 +76,7 @@ func (x *exchange) problemOf(err error) problem {
 		x.retryAfter(noRetryAfter)
 		return problem{http.StatusServiceUnavailable, reasonUnavailable, "the server could not do it in time"}
 	}
-	x.h.log.Error("request failed", "route", x.route.key(), "err", err)
+	x.h.quiet.Error("request failed", "route", x.route.key(), "err", err)
 	return problem{http.StatusInternalServerError, reasonInternal, "internal error"}
 }
 

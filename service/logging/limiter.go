@@ -69,14 +69,35 @@ func (l *Limiter) Log(ctx context.Context, log *slog.Logger, level slog.Level, w
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	ok, suppressed := l.Allow(why)
-	if !ok {
+	if ok, suppressed := l.Allow(why); ok {
+		r := newRecord(3, level, msg)
+		r.AddAttrs(attrs...)
+		write(ctx, log, r, suppressed)
+	}
+}
+
+// Write is Log for a message that is its own reason, with arguments as those of slog.Logger.Log. The
+// line names the caller's caller, which is what a wrapper wants.
+func (l *Limiter) Write(log *slog.Logger, level slog.Level, msg string, args ...any) {
+	ctx := context.Background()
+	if !log.Enabled(ctx, level) {
 		return
 	}
+	if ok, suppressed := l.Allow(msg); ok {
+		r := newRecord(4, level, msg)
+		r.Add(args...)
+		write(ctx, log, r, suppressed)
+	}
+}
+
+// newRecord returns the record of a line that names a caller as runtime.Callers counts them.
+func newRecord(skip int, level slog.Level, msg string) slog.Record {
 	var pcs [1]uintptr
-	runtime.Callers(2, pcs[:]) // skip Callers and Log
-	r := slog.NewRecord(time.Now(), level, msg, pcs[0])
-	r.AddAttrs(attrs...)
+	runtime.Callers(skip, pcs[:])
+	return slog.NewRecord(time.Now(), level, msg, pcs[0])
+}
+
+func write(ctx context.Context, log *slog.Logger, r slog.Record, suppressed uint64) {
 	if suppressed > 0 {
 		r.AddAttrs(slog.Uint64("suppressed", suppressed))
 	}

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -79,8 +80,21 @@ type Config struct {
 	FileLevel    string
 	FileLocation string // path; its folder is made if missing
 
+	// RedactAddresses cuts every address in a line to its /24 or /48, without its port, but for those
+	// of OwnAddresses, which are of this machine.
+	RedactAddresses bool
+	OwnAddresses    []netip.Addr
+
 	// Console replaces standard output, for tests.
 	Console io.Writer
+}
+
+// redacted returns the writer that lines for out go to.
+func (c *Config) redacted(out io.Writer) io.Writer {
+	if !c.RedactAddresses {
+		return out
+	}
+	return newRedactor(out, c.OwnAddresses)
 }
 
 // New returns a logger and what closes its file, waiting for work on it.
@@ -107,7 +121,7 @@ func New(cfg Config) (*slog.Logger, io.Closer, error) {
 	if cfg.ConsoleJSON {
 		consoleFormat = jsonFormat
 	}
-	console := &lockedWriter{out: cfg.Console}
+	console := cfg.redacted(&lockedWriter{out: cfg.Console})
 	var handlers []slog.Handler
 	if cfg.EnableConsole {
 		handlers = append(handlers, newHandler(console, consoleFormat, consoleLevel))
@@ -126,7 +140,7 @@ func New(cfg Config) (*slog.Logger, io.Closer, error) {
 			if cfg.FileJSON {
 				fileFormat = jsonFormat
 			}
-			handlers = append(handlers, newHandler(file, fileFormat, fileLevel))
+			handlers = append(handlers, newHandler(cfg.redacted(file), fileFormat, fileLevel))
 			closer = file
 		}
 	}

@@ -16,7 +16,7 @@ func (c *conn) receive(data []byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.metrics.HandlerPanicked()
-			c.log.Error("message handler panicked", "err", p, "stack", string(debug.Stack()))
+			c.server.quiet.Error("message handler panicked", "clientID", c.client.id, "connID", c.id, "err", p, "stack", string(debug.Stack()))
 			e.Outcome, e.Reason = OutcomeFault, reasonInternal
 		}
 		c.server.record(e)

@@ -25,5 +25,8 @@ func TestOneLinePerReasonAndInterval(t *testing.T) {
 				t.Errorf("%q: %d lines in 25 s, want 3", reason, n)
 			}
 		}
+		if !strings.Contains(out.String(), "suppressed=999") {
+			t.Errorf("nothing says how many lines were held back:\n%s", out.String())
+		}
 	})
 }
