@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"os/signal"
 	"syscall"
 	"time"
@@ -88,11 +90,9 @@ func (c *cli) probeLink(ctx context.Context, admin adminFlags, asJSON bool) erro
 		return err
 	}
 	if admin.url == "" {
-		scheme := "http"
-		if cfg.API.Admin.TLS.Enable {
-			scheme = "https"
+		if admin.url, err = adminURL(cfg.API.Admin); err != nil {
+			return err
 		}
-		admin.url = scheme + "://" + cfg.API.Admin.ListenAddress
 	}
 	client, err := admin.connect(cfg, c.stderr)
 	if err != nil {
@@ -110,4 +110,20 @@ func (c *cli) probeLink(ctx context.Context, admin adminFlags, asJSON bool) erro
 	}
 	_, err = fmt.Fprintf(c.stdout, "%s\n(good once, until %s)\n", link.Link, link.ExpiresAt.Format(time.RFC3339))
 	return err
+}
+
+// adminURL is where the admin listener of a configuration is, for who is on the same machine.
+func adminURL(a config.Admin) (string, error) {
+	host, port, err := net.SplitHostPort(a.ListenAddress)
+	if err != nil {
+		return "", fmt.Errorf("api.admin.listen_address = %q: no admin listener to ask; -admin names another", a.ListenAddress)
+	}
+	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
+		host = "localhost"
+	}
+	scheme := "http"
+	if a.TLS.Enable {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port), nil
 }

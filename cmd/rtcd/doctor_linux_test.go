@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"rtcd/config"
 	"rtcd/service/doctor"
 )
 
@@ -106,5 +107,18 @@ func TestDoctorMisused(t *testing.T) {
 	}
 	if status := run([]string{"doctor", "-table"}, nil, &out, &errs); status != statusOK || out.String() != doctor.Table() {
 		t.Errorf("status %d: %s", status, out.String())
+	}
+}
+
+// TestAdminURL: the listener of the configuration is asked on this machine.
+func TestAdminURL(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:8046": "http://127.0.0.1:8046", ":8046": "http://localhost:8046", "[::]:8046": "http://localhost:8046",
+		"[::1]:8046": "http://[::1]:8046", "": "",
+	} {
+		got, err := adminURL(config.Admin{ListenAddress: address})
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v", address, got, err)
+		}
 	}
 }
