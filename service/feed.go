@@ -25,6 +25,7 @@ func (s *Server) openFeed() error {
 	f, err := feed.Open(feed.Config{
 		Dir: e.Dir, KeepBytes: int64(e.KeepMiB) << 20, TotalBytes: int64(e.TotalMiB) << 20, KeepFor: e.KeepFor,
 		MemoryBytes: int64(e.MemoryMiB) << 20, Hooks: webhooks(s.cfg.Webhooks), Own: s.ownAddresses,
+		Continued: s.inherited != nil,
 	}, s.log)
 	if err != nil {
 		return err

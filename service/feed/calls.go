@@ -109,20 +109,30 @@ func (c *calls) byAge() []string {
 func (c *calls) lost(at time.Time) []Event {
 	var out []Event
 	for _, call := range c.byAge() {
-		in := c.running[call]
-		for _, session := range slices.Sorted(maps.Keys(in.sessions)) {
-			m := in.sessions[session]
-			e := Event{Time: at, CallID: call, SessionID: session, UserID: m.user}
-			for _, stream := range slices.Sorted(maps.Keys(m.streams)) {
-				p := m.streams[stream]
-				ended := e
-				ended.Type, ended.StreamID, ended.Source, ended.Codec = StreamEnded, stream, p.Source, p.Codec
-				out = append(out, ended)
-			}
-			e.Type, e.Reason = ParticipantLeft, ServerLost
-			out = append(out, e)
-		}
+		out = append(out, c.lostOf(call, at)...)
 		out = append(out, Event{Type: CallEnded, Time: at, CallID: call, Reason: ServerLost})
+	}
+	return out
+}
+
+// lostOf returns the events that end the sessions of a call.
+func (c *calls) lostOf(call string, at time.Time) []Event {
+	in := c.running[call]
+	if in == nil {
+		return nil
+	}
+	var out []Event
+	for _, session := range slices.Sorted(maps.Keys(in.sessions)) {
+		m := in.sessions[session]
+		e := Event{Time: at, CallID: call, SessionID: session, UserID: m.user}
+		for _, stream := range slices.Sorted(maps.Keys(m.streams)) {
+			p := m.streams[stream]
+			ended := e
+			ended.Type, ended.StreamID, ended.Source, ended.Codec = StreamEnded, stream, p.Source, p.Codec
+			out = append(out, ended)
+		}
+		e.Type, e.Reason = ParticipantLeft, ServerLost
+		out = append(out, e)
 	}
 	return out
 }

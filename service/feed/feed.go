@@ -29,6 +29,10 @@ type Config struct {
 	KeepFor     time.Duration // 7 days
 	MemoryBytes int64         // 64 MiB in memory for all clients, an eighth of that for one
 
+	// Continued says that the calls of the log go on, in a process that tells of their ends: they are not
+	// ended when it is opened.
+	Continued bool
+
 	Hooks []Hook
 	// Own are the addresses that the server listens on, which webhooks must not reach.
 	Own func() []string
@@ -205,6 +209,9 @@ func (f *Feed) openClient(client string) error {
 	if l.cut > 0 {
 		f.log.Info("event feed: the end of an unfinished write was removed", "clientID", client, "bytes", l.cut)
 	}
+	if f.cfg.Continued {
+		return nil
+	}
 	lost := t.calls.lost(time.Now())
 	for i := range lost {
 		f.appendLocked(t, &lost[i])
@@ -244,7 +251,14 @@ func (f *Feed) Add(client string, e Event) {
 	if f.closed {
 		return
 	}
-	f.appendLocked(f.tenantLocked(client), &e)
+	t := f.tenantLocked(client)
+	if e.Type == CallEnded { // of a process that is gone, whose sessions nobody has ended
+		for _, left := range t.calls.lostOf(e.CallID, e.Time) {
+			f.appendLocked(t, &left)
+			e.Reason = ServerLost
+		}
+	}
+	f.appendLocked(t, &e)
 }
 
 // ReportReady tells that there is a report of a call that has ended.

@@ -18,6 +18,10 @@ func TestOrder(t *testing.T) {
 		talk(f, "a", "one", 2, false)
 		talk(f, "b", "one", 1, true)
 		talk(f, "a", "two", 1, true)
+		for _, s := range []string{"s0", "s1"} {
+			f.Add("a", Event{Type: StreamEnded, CallID: "one", SessionID: s, StreamID: "x" + s})
+			f.Add("a", Event{Type: ParticipantLeft, CallID: "one", SessionID: s})
+		}
 		f.Add("a", Event{Type: CallEnded, CallID: "one"})
 		f.Add("a", Event{Type: CallStarted, CallID: "one"})
 		f.ReportReady("a", "one")
@@ -36,15 +40,19 @@ stream.started two#3 s0/xs0
 stream.ended two#4 s0/xs0
 participant.left two#5 s0 left
 call.ended two#6
-call.ended one#6
+stream.ended one#6 s0/xs0
+participant.left one#7 s0
+stream.ended one#8 s1/xs1
+participant.left one#9 s1
+call.ended one#10
 call.started one#1
-call.report_ready one#7
+call.report_ready one#11
 call.report_ready none#0
 call.ended one#2`
 		if got := strings.ReplaceAll(shorts(events), " \n", "\n"); strings.TrimSpace(got) != want {
 			t.Errorf("dir %q: got\n%s\nwant\n%s", dir, got, want)
 		}
-		if events[0].Instance != events[0].ID || events[13].Instance != events[0].ID || events[12].Instance == events[0].ID {
+		if events[0].Instance != events[0].ID || events[17].Instance != events[0].ID || events[16].Instance == events[0].ID {
 			t.Errorf("instances of %v", events)
 		}
 		if more, _ := all(t, f, "a", next); len(more) != 0 {
@@ -104,6 +112,28 @@ call.ended late#10  server_lost`
 	checkCalls(t, events)
 	if _, err := Open(Config{Dir: g.cfg.Dir}, nil); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second server with the same folder: %v", err)
+	}
+}
+
+// TestContinued shows that the calls of a log go on when another process has them, and end when that is lost.
+func TestContinued(t *testing.T) {
+	dir := t.TempDir()
+	f := open(t, Config{Dir: dir}, nil)
+	talk(f, "a", "c", 1, false)
+	talk(f, "a", "d", 1, false)
+	shut(t, f)
+	g := open(t, Config{Dir: dir, Continued: true}, nil)
+	g.Add("a", Event{Type: StreamEnded, CallID: "c", SessionID: "s0", StreamID: "xs0"})
+	g.Add("a", Event{Type: ParticipantLeft, CallID: "c", SessionID: "s0"})
+	g.Add("a", Event{Type: CallEnded, CallID: "d"}) // for a process that is lost
+	g.Add("a", Event{Type: CallEnded, CallID: "c"})
+	flush(t, g)
+	events, _ := all(t, g, "a", "")
+	checkCalls(t, events)
+	want := "stream.ended c#4 s0/xs0\nparticipant.left c#5 s0\nstream.ended d#4 s0/xs0\nparticipant.left d#5 s0 server_lost\n" +
+		"call.ended d#6  server_lost\ncall.ended c#6 "
+	if got := shorts(events[6:]); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
