@@ -61,18 +61,19 @@ func (s Secret) Reveal() string { return string(s) }
 
 // Config is the whole configuration. The zero value is not valid; start from [Default].
 type Config struct {
-	Mode     Mode      `toml:"mode" env:"RTCD_MODE" default:"drop-in"`
-	Webhooks []Webhook `toml:"webhook,omitempty" env:"RTCD_WEBHOOK" default:"[]"`
-	API      API       `toml:"api"`
-	Policy   Policy    `toml:"policy"`
-	Call     Call      `toml:"call"`
-	RTC      RTC       `toml:"rtc"`
-	Store    Store     `toml:"store"`
-	Audit    Audit     `toml:"audit"`
-	Events   Events    `toml:"events"`
-	Logger   Logger    `toml:"logger"`
-	Shutdown Shutdown  `toml:"shutdown"`
-	Upgrade  Upgrade   `toml:"upgrade"`
+	Mode     Mode       `toml:"mode" env:"RTCD_MODE" default:"drop-in"`
+	Webhooks []Webhook  `toml:"webhook,omitempty" env:"RTCD_WEBHOOK" default:"[]"`
+	API      API        `toml:"api"`
+	Policy   Policy     `toml:"policy"`
+	Call     Call       `toml:"call"`
+	RTC      RTC        `toml:"rtc"`
+	Store    Store      `toml:"store"`
+	Audit    Audit      `toml:"audit"`
+	Events   Events     `toml:"events"`
+	Report   CallReport `toml:"report"`
+	Logger   Logger     `toml:"logger"`
+	Shutdown Shutdown   `toml:"shutdown"`
+	Upgrade  Upgrade    `toml:"upgrade"`
 }
 
 // API is about the HTTP and WebSocket interface for backends.

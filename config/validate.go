@@ -71,6 +71,7 @@ func (c Config) check() *checking {
 	k.checkStore()
 	k.checkAudit()
 	k.checkEvents()
+	k.checkCallReport()
 	k.checkFileModes()
 	k.checkLogger()
 	k.checkLimits()

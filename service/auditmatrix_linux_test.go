@@ -157,6 +157,8 @@ var routeFacts = map[string]facts{
 	"GET /calls":                                  {false, "call.list", "R"},
 	"POST /calls":                                 {false, "call.create", "C"},
 	"GET /calls/{callID}":                         {false, "call.read", "R"},
+	"GET /calls/{callID}/report":                  {false, "call.report", "R"},
+	"GET /admin/calls/{clientID}/{callID}/report": {true, "call.report", "R"},
 	"DELETE /calls/{callID}":                      {false, "call.end", "D"},
 	"POST /calls/{callID}/tokens":                 {false, "token.mint", "C"},
 	"GET /calls/{callID}/sessions":                {false, "session.list", "R"},
@@ -318,6 +320,8 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 	m.ask(t, "POST /calls", as("POST", "/calls", `{"nonsense":1}`), 400, "call.create by client:a, C on : in /: 4 unknown_field")
 	m.ask(t, "POST /calls", as("POST", "/calls", `{"e2ee":true}`), 409, "call.create by client:a, C on : in /: 4 not_supported")
 	m.ask(t, "GET /calls/{callID}", as("GET", "/calls/room", ""), 200, "call.read by client:a, R on call:room in room/: 0 ")
+	m.ask(t, "GET /calls/{callID}/report", as("GET", "/calls/live/report", ""), 200, "call.report by client:a, R on call:live in live/: 0 ")
+	m.ask(t, "GET /calls/{callID}/report", as("GET", "/calls/none/report", ""), 404, "call.report by client:a, R on call:none in none/: 4 not_found")
 	m.ask(t, "GET /events", as("GET", "/events?wait=0&call=room", ""), 200, "events.read by client:a, R on call:room in room/: 0 ")
 	m.ask(t, "GET /events", as("GET", "/events?after=x", ""), 400, "events.read by client:a, R on : in /: 4 bad_cursor")
 	m.ask(t, "GET /calls/{callID}", as("GET", "/calls/none", ""), 404, "call.read by client:a, R on call:none in none/: 4 not_found")
@@ -369,6 +373,7 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 		"client.roles by operator:admin, U on client:b in /: 0 ")
 	m.refused(t, table, probe{token: tokenB}, 403, "client:b", "forbidden")
 	m.ask(t, "POST /admin/probes", admin("POST", "/admin/probes", ""), 201, "probe.invite by operator:admin, C on probe:$id in /: 0 ")
+	m.ask(t, "GET /admin/calls/{clientID}/{callID}/report", admin("GET", "/admin/calls/a/none/report", ""), 404, "call.report by operator:admin, R on call:none in none/: 4 not_found")
 	m.ask(t, "GET /admin/probes", admin("GET", "/admin/probes", ""), 200, "probe.list by operator:admin, R on : in /: 0 ")
 	m.ask(t, "GET /admin/clients", admin("GET", "/admin/clients", ""), 200, "client.list by operator:admin, R on : in /: 0 ")
 	m.ask(t, "GET /admin/clients/{clientID}", admin("GET", "/admin/clients/b", ""), 200, "client.get by operator:admin, R on client:b in /: 0 ")

@@ -169,4 +169,7 @@ func (t *tenants) forget(id string) {
 	if err := t.feed.Forget(id); err != nil {
 		t.log.Error("events of a removed client are still there", "clientID", id, "err", fmt.Sprint(err))
 	}
+	if t.reports != nil {
+		t.reports.forget(id)
+	}
 }

@@ -79,6 +79,12 @@ var trespasses = map[string][]trespass{
 		{request: "GET /calls/{call}", status: 404, own: 200},
 		{request: "GET /calls/{client}%2F{call}", status: 404, own: 404},
 	},
+	"GET /calls/{callID}/report": {
+		{request: "GET /calls/{call}/report", status: 404, own: 200},
+		{request: "GET /calls/{call}/report?format=html&clientID={client}", status: 400, own: 400},
+		{request: "GET /calls/{client}%2F{call}/report?format=html", status: 404, own: 404},
+	},
+	"GET /admin/calls/{clientID}/{callID}/report": {{request: "GET /admin/calls/{client}/{call}/report", status: 403, own: 403, operators: true}},
 	"POST /calls/{callID}/tokens": {
 		{request: "POST /calls/{call}/tokens", body: `{"userID":"{user}"}`, status: 404, own: 201},
 		{request: "POST /calls/{call}/tokens", body: `{"userID":"{user}","role":"moderator","ttl":86400}`, status: 404, own: 201},

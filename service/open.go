@@ -30,6 +30,7 @@ func (s *Server) open(ctx context.Context, opts Options) error {
 		s.openAuth,
 		s.openAccess,
 		s.openFeed,
+		s.openReports,
 		func() error { return s.openMedia(ctx, opts.Media) },
 		func() error { return s.openAPI(ctx, opts) },
 		s.startFeed,
@@ -186,6 +187,9 @@ func (s *Server) openMedia(ctx context.Context, change func(*rtc.Config)) error 
 	}
 	cfg.CallEnded = s.access.CallEnded
 	cfg.CallEvent = s.callEvent
+	if s.reports != nil {
+		cfg.CallRecord, cfg.RecordAddresses = s.reports.add, s.cfg.Report.Addresses
+	}
 	cfg.CallChanged = func(group string, c rtc.CallInfo) {
 		s.ws.Stats(group, wire.Stats{
 			CallID: c.CallID, Participants: c.Participants, Publishers: c.Publishers, Subscribers: c.Subscribers,
@@ -289,7 +293,7 @@ func (s *Server) deps() api.Deps {
 	who := authenticator{s.auth, s.policy, s.metrics}
 	calls := managed{s.admission()}
 	accounts := &tenants{
-		auth: s.auth, store: s.store, access: s.access, ws: s.ws, calls: s.calls, policy: s.policy, feed: s.feed,
+		auth: s.auth, store: s.store, access: s.access, ws: s.ws, calls: s.calls, policy: s.policy, feed: s.feed, reports: s.reports,
 		metrics: s.metrics, log: s.log, refusal: who.refusal, later: &s.later,
 	}
 	deps := api.Deps{
@@ -308,6 +312,9 @@ func (s *Server) deps() api.Deps {
 	}
 	if s.durable {
 		deps.Backup = backup{s.store}
+	}
+	if s.reports != nil {
+		deps.Reports = s.reports
 	}
 	if s.audit != nil {
 		deps.Recorder, deps.AuditLog = s.audit, s.audit

@@ -49,6 +49,7 @@ type Server struct {
 	store   *store.Store
 	audit   *audit.Recorder // nil without one
 	feed    *feed.Feed
+	reports *reports // nil without them
 	policy  *policy.Table
 	auth    *auth.Service
 	access  *access.Service

@@ -28,6 +28,7 @@ type tenants struct {
 	calls   *fleet
 	policy  *policy.Table
 	feed    *feed.Feed
+	reports *reports // nil without them
 	metrics *metrics.Metrics
 	log     *slog.Logger
 	refusal func(error) error // of authenticator

@@ -243,6 +243,7 @@ type Deps struct {
 	Recorder Recorder      // nil: no audit
 	AuditLog AuditLog
 	Feed     Feed
+	Reports  Reports
 	// Current says whether credentials are still good for a route; nil: always.
 	Current func(p Principal, route string) bool
 	Metrics *metrics.Metrics

@@ -79,6 +79,7 @@ var routes = []route{
 	{planes: public, method: post, pattern: "/calls", role: policy.CreateCalls, event: "call.create", action: audit.Create, serve: (*exchange).createCall, client: true, has: hasManaged},
 	{planes: public, method: get, pattern: "/calls/{callID}", role: policy.Client, event: "call.read", action: audit.Read, serve: (*exchange).readCall, client: true, has: hasOverview},
 	{planes: public, method: del, pattern: "/calls/{callID}", role: policy.CreateCalls, event: "call.end", action: audit.Delete, serve: (*exchange).endCall, client: true, has: hasManaged},
+	{planes: public, method: get, pattern: "/calls/{callID}/report", role: policy.Client, event: "call.report", action: audit.Read, serve: (*exchange).readReport, client: true, has: hasReports},
 	{planes: public, method: post, pattern: "/calls/{callID}/tokens", role: policy.CreateTokens, event: "token.mint", action: audit.Create, serve: (*exchange).mintToken, client: true, has: hasManaged},
 	{planes: public, method: get, pattern: "/calls/{callID}/sessions", role: policy.Client, event: "session.list", action: audit.Read, serve: (*exchange).listSessions, form: textForm, client: true},
 	{planes: public, method: get, pattern: "/calls/{callID}/sessions/{sessionID}", role: policy.Client, event: "session.read", action: audit.Read, serve: (*exchange).readSession, form: textForm, client: true},
@@ -106,6 +107,7 @@ var routes = []route{
 	{planes: admin, method: put, pattern: "/admin/clients/{clientID}/roles", role: policy.Admin, event: "client.roles", action: audit.Update, serve: (*exchange).setRoles, has: hasTenants},
 	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/rotate", role: policy.Admin, event: "client.rotate", action: audit.Update, serve: (*exchange).rotateTenant, keyInBody: true, has: hasTenants},
 	{planes: admin, method: post, pattern: "/admin/clients/{clientID}/revoke", role: policy.Admin, event: "client.revoke", action: audit.Update, serve: (*exchange).revokeTenant, has: hasTenants},
+	{planes: admin, method: get, pattern: "/admin/calls/{clientID}/{callID}/report", role: policy.Admin, event: "call.report", action: audit.Read, serve: (*exchange).readReportOf, has: hasReports},
 	{planes: admin, method: post, pattern: "/admin/probes", role: policy.Admin, event: "probe.invite", action: audit.Create, serve: (*exchange).invite, has: hasProbes},
 	{planes: admin, method: get, pattern: "/admin/probes", role: policy.Admin, event: "probe.list", action: audit.Read, serve: (*exchange).listProbes, has: hasProbes},
 	{planes: admin, method: get, pattern: "/admin/audit", role: policy.Auditor, event: "audit.read", action: audit.Read, serve: (*exchange).readAudit, has: hasAuditLog},
@@ -124,6 +126,7 @@ func hasManaged(h *handler) bool       { return h.Managed != nil }
 func hasModerator(h *handler) bool     { return h.Moderator != nil }
 func hasAuditLog(h *handler) bool      { return h.AuditLog != nil }
 func hasFeed(h *handler) bool          { return h.Feed != nil }
+func hasReports(h *handler) bool       { return h.Reports != nil }
 func hasBackup(h *handler) bool        { return h.Backup != nil }
 func hasPublicMetrics(h *handler) bool { return !h.cfg.Production }
 

@@ -42,6 +42,8 @@ var examples = []example{
 	{"POST /calls", "POST /calls", "", "call.create", "C", 201, "maker c1"},
 	{"GET /calls/{callID}", "GET /calls/a", "", "call.read", "R", 200, "c1"},
 	{"DELETE /calls/{callID}", "DELETE /calls/a", "", "call.end", "D", 200, "c1"},
+	{"GET /calls/{callID}/report", "GET /calls/a/report", "", "call.report", "R", 200, "c1"},
+	{"GET /admin/calls/{clientID}/{callID}/report", "GET /admin/calls/c1/a/report?format=html", "", "call.report", "R", 200, "admin"},
 	{"POST /calls/{callID}/tokens", "POST /calls/a/tokens", `{"userID":"u"}`, "token.mint", "C", 201, "c1"},
 	{"GET /calls/{callID}/sessions", "GET /calls/a/sessions", "", "session.list", "R", 200, "c1"},
 	{"GET /calls/{callID}/sessions/{sessionID}", "GET /calls/a/sessions/s1", "", "session.read", "R", 200, "c1"},
@@ -163,7 +165,7 @@ func TestRouteWithoutRoleIsClosed(t *testing.T) {
 			w := newWorld(t, setup{})
 			deps := api.Deps{
 				Auth: rolesAuth{w.auth, w}, Remover: w, Tokens: w, Tenants: w, Calls: fakeCalls{}, Overview: w, Managed: w,
-				Moderator: w, Probes: w, WebSockets: w.sockets, Backup: w, Drainer: w, AuditLog: w, Feed: newFeed(t), Ready: w.Ready, Policy: table,
+				Moderator: w, Probes: w, WebSockets: w.sockets, Backup: w, Drainer: w, AuditLog: w, Feed: newFeed(t), Reports: fakeReports{}, Ready: w.Ready, Policy: table,
 			}
 			w.policy, w.public, w.admin = table, api.New(full, deps), api.NewAdmin(api.AdminConfig{}, deps)
 			if rec := w.try(e, c); rec.Code != 403 {

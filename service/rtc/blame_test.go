@@ -1,9 +1,11 @@
 package rtc_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,6 +151,7 @@ func TestReportNamesTheLeg(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						who := run % 3
 						c := blame(t, f, who)
+						show(t, c, f)
 						got, all, innocent := verdictOf(c, who)
 						mu.Lock()
 						defer mu.Unlock()
@@ -204,5 +207,24 @@ func wait(ctx context.Context, t *testing.T, d time.Duration) {
 	case <-time.After(d):
 	case <-ctx.Done():
 		t.Fatal(ctx.Err())
+	}
+}
+
+// show writes the page of a call to the folder that RTCD_REPORT_PAGES names.
+func show(t *testing.T, c *report.Call, f fault) {
+	t.Helper()
+	dir := os.Getenv("RTCD_REPORT_PAGES")
+	if dir == "" {
+		return
+	}
+	for i := range c.Sessions {
+		c.Sessions[i].User = []string{"Ann", "Bob", "Cem"}[i%3]
+	}
+	var b bytes.Buffer
+	if err := c.Page(&b, report.Analyse(c)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, strings.ReplaceAll(f.String(), " ", "-")+".html"), b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,0 +1,288 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"rtcd/service/api"
+	"rtcd/service/metrics"
+	"rtcd/service/report"
+)
+
+// Limits that reports may hit.
+const (
+	LimitReports      metrics.Limit = "reports_per_client" // asked for too often
+	LimitReportWrites metrics.Limit = "report_writes"      // too many to be written
+)
+
+// How often reports are made: they cost some milliseconds of a processor for each hour of a session.
+const (
+	reportsPerSecond = 2 // for one client, in the long run
+	reportsBurst     = 30
+	reportWait       = 5 * time.Second // for others that are being made
+	maxReportClients = 10_000          // whose rates are known
+	maxReportWrites  = 256             // reports that wait to be written
+)
+
+var (
+	errReportsBusy  = api.Refuse(http.StatusServiceUnavailable, "busy", errors.New("too many reports are being made"))
+	errReportsOften = api.Refuse(http.StatusTooManyRequests, "rate_limited", errors.New("reports are asked for too often"))
+)
+
+// reportsConfig is what reports is made of.
+type reportsConfig struct {
+	keepCalls int
+	memory    int                                              // bytes
+	files     *reportFiles                                     // nil: none
+	record    func(client, call string) (*report.Record, bool) // of a call that goes on
+	limit     func(metrics.Limit)
+	log       *slog.Logger
+}
+
+// reports makes reports on calls, and keeps what they are made of for a while after the calls.
+type reports struct {
+	cfg    reportsConfig
+	making chan struct{} // holds a token while a report is made
+	writes chan kept
+	done   chan struct{}
+	wait   sync.WaitGroup
+
+	mu     sync.Mutex
+	kept   []kept // the oldest first
+	bytes  int
+	rates  map[string]*rate.Limiter // by client
+	epochs map[string]int           // how often clients were forgotten, that were
+}
+
+// kept is a call that is over.
+type kept struct {
+	client string
+	record *report.Record
+	size   int
+	epoch  int // of the client
+}
+
+// openReports makes the reports on calls.
+func (s *Server) openReports() error {
+	c := s.cfg.Report
+	if !c.Enable {
+		return nil
+	}
+	cfg := reportsConfig{
+		keepCalls: c.KeepCalls, memory: c.MemoryMiB << 20, limit: s.metrics.LimitHit, log: s.log,
+		record: func(client, call string) (*report.Record, bool) { return s.calls.Record(client, call) },
+	}
+	if c.Dir != "" {
+		files, err := openReportFiles(c.Dir, int64(c.KeepMiB)<<20, c.KeepFor)
+		if err != nil {
+			return err
+		}
+		cfg.files = files
+	}
+	s.reports = newReports(cfg)
+	s.onClose(s.reports.close)
+	return nil
+}
+
+func newReports(cfg reportsConfig) *reports {
+	r := &reports{
+		cfg: cfg, making: make(chan struct{}, 1), writes: make(chan kept, maxReportWrites), done: make(chan struct{}),
+		rates: make(map[string]*rate.Limiter), epochs: make(map[string]int),
+	}
+	if cfg.files != nil {
+		r.wait.Go(r.write)
+	}
+	return r
+}
+
+// close writes what is to be written, and ends.
+func (r *reports) close() error {
+	close(r.done)
+	r.wait.Wait()
+	return nil
+}
+
+// add keeps a call that is over. It does not block.
+func (r *reports) add(client string, record *report.Record) {
+	k := kept{client: client, record: record, size: record.Size()}
+	r.mu.Lock()
+	k.epoch = r.epochs[client]
+	r.kept = append(r.kept, k)
+	r.bytes += k.size
+	r.pruneLocked(client)
+	r.mu.Unlock()
+	if r.cfg.files == nil {
+		return
+	}
+	select {
+	case r.writes <- k:
+	default:
+		r.cfg.limit(LimitReportWrites)
+	}
+}
+
+// pruneLocked forgets the oldest calls, of one client, and of all.
+func (r *reports) pruneLocked(client string) {
+	n := 0
+	for i := len(r.kept) - 1; i >= 0; i-- {
+		if r.kept[i].client != client {
+			continue
+		}
+		if n++; n > r.cfg.keepCalls {
+			r.dropLocked(i)
+		}
+	}
+	for r.bytes > r.cfg.memory && len(r.kept) > 0 {
+		r.dropLocked(0)
+	}
+}
+
+func (r *reports) dropLocked(i int) {
+	r.bytes -= r.kept[i].size
+	r.kept = slices.Delete(r.kept, i, i+1)
+}
+
+// forget forgets all calls of a client: its id may be another's soon.
+func (r *reports) forget(client string) {
+	r.mu.Lock()
+	for i := len(r.kept) - 1; i >= 0; i-- {
+		if r.kept[i].client == client {
+			r.dropLocked(i)
+		}
+	}
+	delete(r.rates, client)
+	if r.cfg.files != nil {
+		r.epochs[client]++
+	}
+	r.mu.Unlock()
+	if r.cfg.files == nil {
+		return
+	}
+	r.making <- struct{}{} // what is being written is there then, and nothing is written after it
+	defer func() { <-r.making }()
+	r.cfg.files.forget(client)
+}
+
+// find returns the record of the latest call of that id, or of the one that began then; nil: there is none
+// in memory.
+func (r *reports) find(client, call string, started int64) *report.Record {
+	if now, ok := r.cfg.record(client, call); ok && (started == 0 || now.Started == started) {
+		return now
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range slices.Backward(r.kept) {
+		if k.client == client && k.record.ID == call && (started == 0 || k.record.Started == started) {
+			return k.record
+		}
+	}
+	return nil
+}
+
+// Report implements api.Reports.
+func (r *reports) Report(ctx context.Context, client, call string, started int64, f api.ReportFormat) ([]byte, error) {
+	if !r.allowed(client) {
+		r.cfg.limit(LimitReports)
+		return nil, errReportsOften
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportWait)
+	defer cancel()
+	select {
+	case r.making <- struct{}{}:
+		defer func() { <-r.making }()
+	case <-ctx.Done():
+		return nil, errReportsBusy
+	}
+	if record := r.find(client, call, started); record != nil {
+		return renderReport(record, f)
+	}
+	if r.cfg.files != nil {
+		return r.cfg.files.read(client, call, started, f)
+	}
+	return nil, api.ErrNoReport
+}
+
+// allowed reports whether a client may have another report now.
+func (r *reports) allowed(client string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.rates[client]
+	if l == nil {
+		if len(r.rates) >= maxReportClients {
+			clear(r.rates)
+		}
+		l = rate.NewLimiter(reportsPerSecond, reportsBurst)
+		r.rates[client] = l
+	}
+	return l.Allow()
+}
+
+// renderReport makes a report.
+func renderReport(record *report.Record, f api.ReportFormat) ([]byte, error) {
+	call := record.Open(time.Now().UnixMilli())
+	return renderCall(call, report.Analyse(call), f)
+}
+
+func renderCall(call *report.Call, findings []report.Finding, f api.ReportFormat) ([]byte, error) {
+	if f == api.ReportHTML {
+		var b bytes.Buffer
+		if err := call.Page(&b, findings); err != nil {
+			return nil, err
+		}
+		return b.Bytes(), nil
+	}
+	return json.Marshal(call.Document(findings))
+}
+
+// write writes reports to files until it is closed, and then those that wait.
+func (r *reports) write() {
+	for {
+		select {
+		case k := <-r.writes:
+			r.writeOne(k)
+		case <-r.done:
+			for {
+				select {
+				case k := <-r.writes:
+					r.writeOne(k)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (r *reports) writeOne(k kept) {
+	r.making <- struct{}{}
+	defer func() { <-r.making }()
+	r.mu.Lock()
+	gone := r.epochs[k.client] != k.epoch
+	r.mu.Unlock()
+	if gone {
+		return
+	}
+	call := k.record.Open(time.Now().UnixMilli())
+	findings := report.Analyse(call)
+	bodies := make(map[api.ReportFormat][]byte, 2)
+	for _, f := range []api.ReportFormat{api.ReportJSON, api.ReportHTML} {
+		body, err := renderCall(call, findings, f)
+		if err != nil {
+			r.cfg.log.Error("make report", "groupID", k.client, "callID", call.ID, "err", err)
+			return
+		}
+		bodies[f] = body
+	}
+	if err := r.cfg.files.write(k.client, call.ID, call.Started, bodies); err != nil {
+		r.cfg.log.Warn("write report", "groupID", k.client, "callID", call.ID, "err", err)
+	}
+}
