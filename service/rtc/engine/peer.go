@@ -197,9 +197,7 @@ func (p *Peer) AcceptOffer(text string) (string, error) {
 		case <-time.After(gatherTime):
 		}
 	}
-	if err := p.followAgent(own); err != nil {
-		return "", err
-	}
+	p.followAgent(own, ours, theirs)
 	return p.text(ours, false)
 }
 

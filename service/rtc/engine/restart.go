@@ -235,45 +235,32 @@ func (p *Peer) Restarted() bool { return p.restarted }
 // followAgent brings the aliases in line with the agent, which may have been restarted by an offer of
 // the endpoint. If that was what the endpoint wanted, it is told the agent's own credentials, and
 // all aliases end. Else it knows nothing of it.
-func (p *Peer) followAgent(wanted bool) error {
-	params, err := p.localParameters()
-	if err != nil {
-		return err
-	}
+//
+// It reads descriptions and does not ask pion, which may be starting ICE.
+func (p *Peer) followAgent(wanted bool, ours, theirs *sdp.SessionDescription) {
+	ufrag, pwd := iceCredentials(ours)
 	agent := p.ufrag
 	if p.link != nil {
 		p.link.mu.Lock()
 		agent = p.link.agent.ufrag
 		p.link.mu.Unlock()
 	}
-	p.restarted = agent != "" && agent != params.UsernameFragment && wanted
-	p.ufrag = params.UsernameFragment
-	if p.link == nil {
-		return nil
+	p.restarted = agent != "" && agent != ufrag && wanted
+	p.ufrag = ufrag
+	if p.link == nil || agent == ufrag {
+		return
 	}
-	remote, err := p.SCTP().Transport().ICETransport().GetRemoteParameters()
-	if err != nil {
-		return fmt.Errorf("parameters of ice: %w", err)
+	if wanted {
+		p.forgetAliases()
+		return
 	}
 	l := p.link
 	l.mu.Lock()
-	old := l.agent.ufrag
-	if old == params.UsernameFragment {
-		l.mu.Unlock()
-		return nil
-	}
+	l.agent = credentials{ufrag, pwd}
+	l.theirs, l.pwd = iceCredentials(theirs)
 	l.mu.Unlock()
-	if wanted {
-		p.forgetAliases()
-		return nil
-	}
-	l.mu.Lock()
-	l.agent = credentials{params.UsernameFragment, params.Password}
-	l.theirs, l.pwd = remote.UsernameFragment, remote.Password
-	l.mu.Unlock()
+	p.aliases.rename(l, agent, ufrag)
 	p.reselect.Store(true)
-	p.aliases.rename(l, old, params.UsernameFragment)
-	return nil
 }
 
 // forgetAliases ends all aliases.
