@@ -45,6 +45,8 @@ var networkChange = scenario{
 			for _, q := range moved {
 				took, still := p.Recovery(ctx, since, max(time.Second, time.Until(began.Add(15*time.Second))), pairsOf(p, q))
 				silent += len(still)
+				up, down := directions(p, q, since)
+				t.say("move %d, %s: hears others after %v, is heard after %v", i+1, q.Name, down, up)
 				if len(still) == 0 {
 					gaps = append(gaps, since.Sub(began)+took)
 				}
@@ -71,4 +73,18 @@ var networkChange = scenario{
 			percentile(gaps, 50).Milliseconds(), p95.Milliseconds())
 		return t.leaveIdle(ctx, p)
 	},
+}
+
+// directions returns how long after a moment others heard somebody again, and how long after it they
+// heard others, as far as both have happened.
+func directions(p *load.Party, q *load.Person, since time.Time) (up, down time.Duration) {
+	for _, pair := range pairsOf(p, q) {
+		took := pair.Back(since)
+		if pair.From == q {
+			up = max(up, took)
+		} else {
+			down = max(down, took)
+		}
+	}
+	return up, down
 }

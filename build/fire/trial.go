@@ -250,7 +250,8 @@ func (t *trial) unbroken(f load.Figures) bool {
 // lossless expects that the server lost at most a share of the packets.
 func (t *trial) lossless(f load.Figures, share float64) bool {
 	return t.expect(float64(f.PacketsLost) <= share*float64(f.PacketsOwed),
-		"the server lost %d of %d packets, more than %.2f %%", f.PacketsLost, f.PacketsOwed, 100*share)
+		"the server lost %d of %d packets, more than %.2f %%; sockets overflowed by %d at the server, %d at endpoints",
+		f.PacketsLost, f.PacketsOwed, 100*share, f.ServerOverflow, f.ClientOverflow)
 }
 
 // leaveIdle has everybody leave and notes what stays behind.
@@ -288,6 +289,8 @@ func (t *trial) worst(f load.Figures) {
 	r.SessionsClosed += f.SessionsClosed
 	r.PacketsOwed += f.PacketsOwed
 	r.PacketsLost += f.PacketsLost
+	r.ServerOverflow += f.ServerOverflow
+	r.ClientOverflow += f.ClientOverflow
 	r.PacketsTwice += f.PacketsTwice
 	r.PacketsBad += f.PacketsBad
 	r.VideoMissing += f.VideoMissing

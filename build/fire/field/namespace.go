@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -186,4 +188,31 @@ func (n *Namespace) close() {
 	close(n.work)
 	<-n.done
 	_ = run("ip", "netns", "del", n.full)
+}
+
+// Overflows returns how many datagrams were dropped in the namespace because the buffer of a socket was
+// full.
+func (n *Namespace) Overflows() (count int, err error) {
+	var b []byte
+	n.Do(func() { b, err = os.ReadFile("/proc/thread-self/net/snmp") })
+	if err != nil {
+		return 0, fmt.Errorf("read the counters of %s: %w", n.Name, err)
+	}
+	var names []string
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "Udp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		for i, name := range names {
+			if name == "RcvbufErrors" && i < len(fields) {
+				return strconv.Atoi(fields[i])
+			}
+		}
+	}
+	return 0, fmt.Errorf("read the counters of %s: no RcvbufErrors", n.Name)
 }

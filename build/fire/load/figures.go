@@ -21,6 +21,8 @@ type Figures struct {
 	SessionsClosed int     `json:"sessions_closed"` // that nobody asked for
 	PacketsOwed    int     `json:"pkts_owed"`       // of voices, each to each
 	PacketsLost    int     `json:"pkts_lost"`       // of these, by the server
+	ServerOverflow int     `json:"srv_overflow"` // datagrams that the server read too late
+	ClientOverflow int     `json:"cli_overflow"` // that endpoints read too late: those are ours, and among the lost
 	PacketsTwice   int     `json:"pkts_twice"`
 	PacketsBad     int     `json:"pkts_bad"`
 	VideoMissing   int     `json:"video_missing"` // packets of screens that never came
@@ -52,6 +54,22 @@ type Window struct {
 	dropped   []map[field.Flow]int
 	video     map[Pair]seen
 	people    []*Person
+	overflows [2]int // of the server and of endpoints
+}
+
+// overflow counts what sockets dropped so far, the server's and those of endpoints.
+func (p *Party) overflow() (n [2]int, err error) {
+	if n[0], err = p.Server.cfg.Host.Overflows(); err != nil {
+		return n, err
+	}
+	for _, host := range p.cfg.Clients {
+		dropped, err := host.Overflows()
+		if err != nil {
+			return n, err
+		}
+		n[1] += dropped
+	}
+	return n, nil
 }
 
 // seen is what a viewer had of a screen.
@@ -68,6 +86,9 @@ func (p *Party) Mark(ctx context.Context, impairers ...*field.Impairer) (*Window
 	}
 	var err error
 	if w.usage, err = p.Server.Usage(ctx); err != nil {
+		return nil, err
+	}
+	if w.overflows, err = p.overflow(); err != nil {
 		return nil, err
 	}
 	for _, b := range p.Backends {
@@ -168,6 +189,11 @@ func (w *Window) Measure(ctx context.Context, while time.Duration) (Figures, err
 			}
 		}
 	}
+	overflows, err := w.party.overflow()
+	if err != nil {
+		return f, err
+	}
+	f.ServerOverflow, f.ClientOverflow = overflows[0]-w.overflows[0], overflows[1]-w.overflows[1]
 	f.Seconds = time.Since(w.from).Seconds()
 	log, err := w.party.Server.logged(w.log)
 	if err != nil {

@@ -151,12 +151,9 @@ func (p *Party) Recovery(ctx context.Context, since time.Time, most time.Duratio
 	silent := slices.Clone(pairs)
 	for {
 		silent = slices.DeleteFunc(silent, func(pair Pair) bool {
-			h := pair.To.hearing(pair.From.Name)
-			if !h.last.After(since) {
-				return false
-			}
-			longest = max(longest, h.last.Sub(since))
-			return true
+			took := pair.Back(since)
+			longest = max(longest, took)
+			return took > 0
 		})
 		if len(silent) == 0 {
 			return longest, nil
@@ -208,4 +205,23 @@ func (p *Party) AwaitSeeing(ctx context.Context, most time.Duration) (blind []Pa
 		}
 	}
 	return blind
+}
+
+// Back returns how long after a moment the first packet came; 0: none has.
+func (p Pair) Back(since time.Time) time.Duration {
+	p.To.mu.Lock()
+	defer p.To.mu.Unlock()
+	h := p.To.heard[p.From.Name]
+	if h == nil {
+		return 0
+	}
+	for _, at := range h.resumed {
+		if at.After(since) {
+			return at.Sub(since)
+		}
+	}
+	if h.last.After(since) {
+		return h.last.Sub(since)
+	}
+	return 0
 }

@@ -22,6 +22,9 @@ import (
 	"rtcd/service/rtc/rtctest"
 )
 
+// pauseFrom is what is taken for a pause of a voice.
+const pauseFrom = 200 * time.Millisecond
+
 // pace is the time between two packets of a voice.
 const pace = 20 * time.Millisecond
 
@@ -52,7 +55,7 @@ type hearing struct {
 	got     []uint64 // a bit for each number
 	last    time.Time
 	longest time.Duration // between two packets, since the mark
-	first   time.Time     // packet since the mark; zero: none
+	resumed []time.Time   // when something came after a pause, the last ones
 	twice   int           // since the mark
 	bad     int           // since the mark
 }
@@ -202,11 +205,11 @@ func (p *Person) sound(sender string, n uint32, intact bool) {
 		return
 	}
 	h.got[n/64] |= 1 << (n % 64)
+	if gap := now.Sub(h.last); gap > pauseFrom {
+		h.resumed = append(h.resumed[max(0, len(h.resumed)-9):], now)
+	}
 	h.longest = max(h.longest, now.Sub(h.last))
 	h.last = now
-	if h.first.IsZero() {
-		h.first = now
-	}
 }
 
 // mark begins a measurement.
@@ -214,7 +217,7 @@ func (p *Person) mark(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.heard {
-		h.longest, h.first, h.twice, h.bad, h.last = 0, time.Time{}, 0, 0, now
+		h.longest, h.twice, h.bad, h.last = 0, 0, 0, now
 	}
 }
 
