@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -349,5 +348,3 @@ func (e *ear) again1(ctx context.Context, n int) (time.Duration, time.Time, erro
 		}
 	}
 }
-
-var _ = strings.TrimSpace

@@ -3,7 +3,7 @@ package rtc_test
 import (
 	"context"
 	"net"
-	"net/netip"
+
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -156,4 +156,29 @@ func TestRestartAfterMove(t *testing.T) {
 	}
 }
 
-var _ = netip.Addr{}
+// F16: an endpoint that does not come back is offered a restart a few times, and its session ends when
+// ICE would have given it up, for the same reason.
+func TestRestartOfNobody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	t.Parallel()
+	m := startMoving(t, false, nil)
+	before := len(restarts(t, m.b, "ann"))
+	start := time.Now()
+	m.net.kill()
+	m.ann.Close()
+	err := m.b.Await(m.ctx, "ann", func(events []rtc.Event) bool {
+		last := events[len(events)-1]
+		return last.Kind == rtc.Closed && last.Reason == rtc.CloseICE
+	})
+	took := time.Since(start)
+	if err != nil || took > 31*time.Second || took < 25*time.Second {
+		t.Errorf("ended after %v: %v", took, err)
+	}
+	if n := len(restarts(t, m.b, "ann")) - before; n < 2 || n > 10 {
+		t.Errorf("%d offers", n)
+	} else {
+		t.Logf("%d offers, ended after %v", n, took)
+	}
+}

@@ -19,7 +19,7 @@ const (
 	maxSilence = 8 * time.Second
 	// usualTime is how long it is remembered at the least what an endpoint usually sends.
 	usualTime = 10 * time.Second
-	// usualFactor is how many times as long as ever in that time it must have sent nothing.
+	// usualFactor is how many times as long as usual it must have sent nothing.
 	usualFactor = 3
 	// busyTicks is in how many ticks of that time it must have sent something, for that to be usual.
 	busyTicks = 20
@@ -43,10 +43,28 @@ type silence struct {
 	told  bool
 
 	// Of two windows, this one and the one before.
-	longest [2]int // gap that ended
+	longest [2]gaps
 	heard   [2]int // ticks in which it was
 	age     int    // of this one
 	doubled int    // how often it was a false alarm
+}
+
+// gaps are the two longest, of those that have ended.
+type gaps [2]int
+
+func (g *gaps) add(n int) {
+	switch {
+	case n > g[0]:
+		g[0], g[1] = n, g[0]
+	case n > g[1]:
+		g[1] = n
+	}
+}
+
+// usual is the second longest gap of both windows: a single one that was longer tells nothing.
+func (d *silence) usual() int {
+	a, b := d.longest[0], d.longest[1]
+	return max(min(a[0], b[0]), a[1], b[1])
 }
 
 const ticksOfWindow = int(usualTime / silenceTick)
@@ -55,7 +73,7 @@ const ticksOfWindow = int(usualTime / silenceTick)
 func (d *silence) tick(heard bool, after int) verdict {
 	if d.age++; d.age > ticksOfWindow {
 		d.longest[1], d.heard[1] = d.longest[0], d.heard[0]
-		d.longest[0], d.heard[0], d.age = 0, 0, 0
+		d.longest[0], d.heard[0], d.age = gaps{}, 0, 0
 	}
 	if !heard {
 		d.quiet++
@@ -68,7 +86,7 @@ func (d *silence) tick(heard bool, after int) verdict {
 	d.heard[0]++
 	told := d.told
 	if !told {
-		d.longest[0] = max(d.longest[0], d.quiet)
+		d.longest[0].add(d.quiet)
 	}
 	d.quiet, d.told = 0, false
 	if told {
@@ -83,7 +101,7 @@ func (d *silence) limit(after int) int {
 	if d.heard[0]+d.heard[1] < busyTicks {
 		return most
 	}
-	return min(max(after<<d.doubled, usualFactor*max(d.longest[0], d.longest[1])), most)
+	return min(max(after<<d.doubled, usualFactor*d.usual()), most)
 }
 
 // relax forgets what is usual: the endpoint has said that it is going to send something else.
