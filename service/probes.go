@@ -57,7 +57,6 @@ type probes struct {
 	probe   func(context.Context, rtc.ProbeTransport, string, func(rtc.ProbeOutcome)) (string, error) // of the calls
 	current func(clientID string, epoch uint64) bool                                                  // whether what a client has been given is still good
 	origin  func(host string) string
-	redact  bool // addresses are kept out of the log and the results
 	metrics *metrics.Metrics
 	log     *slog.Logger
 
@@ -287,7 +286,7 @@ func (p *probes) Report(from netip.Addr, token string, r api.ProbeReport) error 
 		if w.Works {
 			args = append(args, w.name+"SetupMs", w.SetupMs, w.name+"RTTMs", w.RTTMs, w.name+"LossPercent", w.LossPercent)
 		}
-		if w.Seen != "" && !p.redact {
+		if w.Seen != "" {
 			args = append(args, w.name+"Seen", w.Seen)
 		}
 	}
@@ -299,14 +298,10 @@ func (p *probes) Report(from netip.Addr, token string, r api.ProbeReport) error 
 func (p *probes) way(w api.ProbeWay, i *invitation, t rtc.ProbeTransport) api.ProbeWay {
 	o, seen := i.seen[t]
 	w.Works = w.Works && seen // what did not get here does not work
-	switch {
-	case !w.Works:
-		w = api.ProbeWay{}
-	case p.redact:
-		w.Seen = ""
-	default:
-		w.Seen = o.Remote.String()
+	if !w.Works {
+		return api.ProbeWay{}
 	}
+	w.Seen = o.Remote.String()
 	return w
 }
 
