@@ -184,6 +184,8 @@ var routeFacts = map[string]facts{
 	"POST /admin/probes":                          {true, "probe.invite", "C"},
 	"GET /admin/probes":                           {true, "probe.list", "R"},
 	"GET /admin/audit":                            {true, "audit.read", "R"},
+	"GET /admin/":                                 {true, "status.page", "R"},
+	"GET /admin/status":                           {true, "status.read", "R"},
 	"GET /admin/drain":                            {true, "drain.read", "R"},
 	"POST /admin/drain":                           {true, "drain.start", "E"},
 	"DELETE /admin/drain":                         {true, "drain.end", "E"},
@@ -393,6 +395,8 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 	m.ask(t, "GET /admin/audit", admin("GET", "/admin/audit", ""), 403, "audit.read by operator:admin, R on : in /: 8 forbidden")
 	m.ask(t, "POST /admin/drain", admin("POST", "/admin/drain", `{"deadline":-1}`), 400, "drain.start by operator:admin, E on : in /: 4 out_of_range")
 	m.ask(t, "POST /admin/drain", admin("POST", "/admin/drain", `{"exit":false}`), 200, "drain.start by operator:admin, E on : in /: 0 ")
+	m.ask(t, "GET /admin/", probe{method: "GET", url: w.admin + "/admin/"}, 200, "status.page by guest:, R on : in /: 0 ")
+	m.ask(t, "GET /admin/status", probe{method: "GET", url: w.admin + "/admin/status"}, 200, "status.read by guest:, R on : in /: 0 ")
 	m.ask(t, "GET /admin/drain", admin("GET", "/admin/drain", ""), 200, "drain.read by operator:admin, R on : in /: 0 ")
 	m.ask(t, "DELETE /admin/drain", admin("DELETE", "/admin/drain", ""), 200, "drain.end by operator:admin, E on : in /: 0 ")
 	reader := probe{method: "GET", url: w.admin + "/admin/audit?limit=1", key: reviewerKey}

@@ -125,6 +125,8 @@ var trespasses = map[string][]trespass{
 	"POST /admin/probes":                    {{request: "POST /admin/probes", status: 403, own: 403, operators: true}},
 	"GET /admin/probes":                     {{request: "GET /admin/probes?client={client}", status: 403, own: 403, operators: true}},
 	"GET /admin/audit":                      {{request: "GET /admin/audit?client={client}", status: 403, own: 403, operators: true}},
+	"GET /admin/":                           {{request: "GET /admin/", status: 404}},
+	"GET /admin/status":                     {{request: "GET /admin/status", status: 404}},
 	"GET /admin/drain":                      {{request: "GET /admin/drain", status: 403, own: 403, operators: true}},
 	"POST /admin/drain":                     {{request: "POST /admin/drain", status: 403, own: 403, operators: true}},
 	"DELETE /admin/drain":                   {{request: "DELETE /admin/drain", status: 403, own: 403, operators: true}},

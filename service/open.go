@@ -91,6 +91,7 @@ func compilePolicy(cfg config.Config) (*policy.Table, error) {
 func exposure(cfg config.Config) api.Exposure {
 	return api.Exposure{
 		SelfRegistration: cfg.API.Security.AllowSelfRegistration,
+		GuardStatus:      cfg.Mode.Production(),
 		GuardDebug:       cfg.Mode.Production() && !isLoopback(cfg.API.Admin.ListenAddress),
 	}
 }
@@ -303,6 +304,7 @@ func (s *Server) deps() api.Deps {
 		Probes:     s.openProbes(),
 		Load:       s.load,
 		Drainer:    s.drain,
+		Status:     &statuser{s: s},
 		Ready:      s.ready,
 		Policy:     s.policy,
 		Feed:       s.feed,

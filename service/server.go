@@ -62,6 +62,7 @@ type Server struct {
 	admin   *api.Server // nil without one
 	later   later
 	started time.Time
+	build   api.Build
 	durable bool // the store is one that can be backed up
 	closers []func() error
 	ending  context.Context // done when peers have had their time to finish; nil before the end
@@ -83,7 +84,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err e
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, opts: opts, log: opts.Log, metrics: metrics.New(), started: time.Now(), inherited: opts.inherited}
+	s := &Server{cfg: cfg, opts: opts, log: opts.Log, metrics: metrics.New(), started: time.Now(), build: opts.Build, inherited: opts.inherited}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())

@@ -237,6 +237,7 @@ type Deps struct {
 	Probes     Probes
 	Load       *Load
 	Drainer    Drainer
+	Status     Status
 	// Ready, if set, says why the server takes no new calls; nil if it does.
 	Ready    func() error
 	Policy   *policy.Table // nil: the built-in policy

@@ -41,6 +41,7 @@ type route struct {
 	form      form
 	anyMethod bool                 // and not only method
 	client    bool                 // operators have no such thing: they are not authorized
+	exact     bool                 // a slash at the end stands for nothing but itself
 	keyInBody bool                 // the body carries a key, to be kept from plaintext
 	ticket    bool                 // takes tickets
 	gate      func(*exchange) bool // before credentials are looked at
@@ -111,6 +112,8 @@ var routes = []route{
 	{planes: admin, method: post, pattern: "/admin/probes", role: policy.Admin, event: "probe.invite", action: audit.Create, serve: (*exchange).invite, has: hasProbes},
 	{planes: admin, method: get, pattern: "/admin/probes", role: policy.Admin, event: "probe.list", action: audit.Read, serve: (*exchange).listProbes, has: hasProbes},
 	{planes: admin, method: get, pattern: "/admin/audit", role: policy.Auditor, event: "audit.read", action: audit.Read, serve: (*exchange).readAudit, has: hasAuditLog},
+	{planes: admin, method: get, pattern: "/admin/", exact: true, role: policy.Guest, event: "status.page", action: audit.Read, serve: (*exchange).showStatus, form: textForm, has: hasStatus},
+	{planes: admin, method: get, pattern: "/admin/status", role: policy.Guest, event: "status.read", action: audit.Read, serve: (*exchange).readStatus, has: hasStatus},
 	{planes: admin, method: get, pattern: "/admin/drain", role: policy.Admin, event: "drain.read", action: audit.Read, serve: (*exchange).readDrain, has: hasDrainer},
 	{planes: admin, method: post, pattern: "/admin/drain", role: policy.Admin, event: "drain.start", action: audit.Execute, serve: (*exchange).startDrain, has: hasDrainer},
 	{planes: admin, method: del, pattern: "/admin/drain", role: policy.Admin, event: "drain.end", action: audit.Execute, serve: (*exchange).endDrain, has: hasDrainer},
@@ -140,6 +143,7 @@ var messages = map[string]string{
 type Exposure struct {
 	SelfRegistration bool // anybody may register
 	GuardDebug       bool // metrics and profiles need the admin's credentials
+	GuardStatus      bool // so does the status page, which names calls and sessions
 }
 
 // Builtin returns every route and message there is, for policy.Compile, with its built-in role.
@@ -153,6 +157,9 @@ func (e Exposure) Builtin() map[string]string {
 	}
 	if e.SelfRegistration {
 		out["POST /register"] = policy.Guest
+	}
+	if e.GuardStatus {
+		out["GET /admin/"], out["GET /admin/status"] = policy.Admin, policy.Admin
 	}
 	if e.GuardDebug {
 		out["GET /metrics"], out["GET /debug/pprof/"] = policy.Admin, policy.Admin
@@ -179,7 +186,7 @@ func (h *handler) match(r *http.Request) (*route, map[string]string) {
 		if r.Method != candidate.method && !candidate.anyMethod {
 			continue
 		}
-		if vars, ok := matchPattern(candidate.pattern, path); ok {
+		if vars, ok := matchPattern(candidate.pattern, path); ok && (!candidate.exact || path == candidate.pattern) {
 			return candidate, vars
 		}
 	}

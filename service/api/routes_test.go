@@ -66,6 +66,8 @@ var examples = []example{
 	{"POST /admin/probes", "POST /admin/probes", "", "probe.invite", "C", 201, "admin"},
 	{"GET /admin/probes", "GET /admin/probes", "", "probe.list", "R", 200, "admin"},
 	{"GET /admin/audit", "GET /admin/audit", "", "audit.read", "R", 200, "auditor"},
+	{"GET /admin/", "GET /admin/", "", "status.page", "R", 200, "nobody low maker c1 admin auditor"},
+	{"GET /admin/status", "GET /admin/status", "", "status.read", "R", 200, "nobody low maker c1 admin auditor"},
 	{"GET /admin/drain", "GET /admin/drain", "", "drain.read", "R", 200, "admin"},
 	{"POST /admin/drain", "POST /admin/drain", `{"deadline":"5m"}`, "drain.start", "E", 200, "admin"},
 	{"DELETE /admin/drain", "DELETE /admin/drain", "", "drain.end", "E", 200, "admin"},
@@ -165,7 +167,7 @@ func TestRouteWithoutRoleIsClosed(t *testing.T) {
 			w := newWorld(t, setup{})
 			deps := api.Deps{
 				Auth: rolesAuth{w.auth, w}, Remover: w, Tokens: w, Tenants: w, Calls: fakeCalls{}, Overview: w, Managed: w,
-				Moderator: w, Probes: w, WebSockets: w.sockets, Backup: w, Drainer: w, AuditLog: w, Feed: newFeed(t), Reports: fakeReports{}, Ready: w.Ready, Policy: table,
+				Moderator: w, Probes: w, WebSockets: w.sockets, Backup: w, Drainer: w, Status: w, AuditLog: w, Feed: newFeed(t), Reports: fakeReports{}, Ready: w.Ready, Policy: table,
 			}
 			w.policy, w.public, w.admin = table, api.New(full, deps), api.NewAdmin(api.AdminConfig{}, deps)
 			if rec := w.try(e, c); rec.Code != 403 {

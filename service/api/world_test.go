@@ -27,6 +27,7 @@ import (
 type world struct {
 	drain         api.DrainState
 	drained       []api.DrainRequest
+	status        api.StatusReport
 	public, admin http.Handler
 
 	auth    *fakeAuth
@@ -127,7 +128,7 @@ func newWorld(tb testing.TB, s setup) *world {
 		deps.Tokens, deps.Tenants, deps.Overview, deps.Managed, deps.Moderator = w, w, w, w, w
 		deps.Backup, deps.AuditLog, deps.Probes = w, w, w
 		deps.Feed = newFeed(tb)
-		deps.Drainer = w
+		deps.Drainer, deps.Status = w, w
 		deps.Ready = func() error { return w.readyErr }
 	}
 	w.public = api.New(s.cfg, deps)
