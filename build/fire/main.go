@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,7 +39,7 @@ func main() {
 // options are those of the command line.
 type options struct {
 	quick, json, list, clean, write bool
-	pattern, out                    string
+	pattern, out, from              string
 	seed                            uint64
 }
 
@@ -48,6 +49,7 @@ func parse(args []string) (o options, err error) {
 	full := flags.Bool("full", false, "the counts of the promises (the default)")
 	flags.StringVar(&o.pattern, "run", "", "run scenarios whose id or promises match the `regexp` only")
 	flags.StringVar(&o.out, "out", "", "write a line of JSON for each scenario, the table, and the logs of servers into this `folder`")
+	flags.StringVar(&o.from, "from", "", "run nothing: make the table from lines of JSON of runs before, the last of each scenario, in this `file`")
 	flags.BoolVar(&o.json, "json", false, "print the lines of JSON and nothing else")
 	flags.BoolVar(&o.list, "list", false, "list the scenarios")
 	flags.BoolVar(&o.clean, "clean", false, "take away what runs have left that were killed, and end")
@@ -82,6 +84,9 @@ func run(ctx context.Context, args []string) int {
 		}
 		return statusPass
 	}
+	if o.from != "" {
+		return retell(o)
+	}
 	if err := field.Missing(); err != nil {
 		fmt.Fprintf(os.Stderr, "\nfire: SKIPPED, NOTHING WAS SHOWN: %v\n\n", err)
 		return statusSkipped
@@ -102,6 +107,46 @@ func run(ctx context.Context, args []string) int {
 		return statusFail
 	}
 	return status
+}
+
+// retell makes the table of runs before.
+func retell(o options) int {
+	results, err := read(o.from)
+	if err == nil {
+		t := tabulate(results)
+		fmt.Print(t.text())
+		if o.write {
+			err = document(t, slices.ContainsFunc(results, func(r result) bool { return r.Quick }))
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fire:", err)
+		return statusFail
+	}
+	return statusOf(results)
+}
+
+// read returns the last result of each scenario in a file.
+func read(path string) ([]result, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	last := make(map[string]result)
+	for line := range bytes.Lines(b) {
+		var r result
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		last[r.Scenario] = r
+	}
+	var out []result
+	for _, s := range scenarios {
+		if r, ok := last[s.id]; ok {
+			out = append(out, r)
+		}
+	}
+	return out, nil
 }
 
 // choose returns the scenarios that match.

@@ -21,8 +21,8 @@ type Figures struct {
 	SessionsClosed int     `json:"sessions_closed"` // that nobody asked for
 	PacketsOwed    int     `json:"pkts_owed"`       // of voices, each to each
 	PacketsLost    int     `json:"pkts_lost"`       // of these, by the server
-	ServerOverflow int     `json:"srv_overflow"` // datagrams that the server read too late
-	ClientOverflow int     `json:"cli_overflow"` // that endpoints read too late: those are ours, and among the lost
+	ServerOverflow int     `json:"srv_overflow"`    // datagrams that the server read too late
+	ClientOverflow int     `json:"cli_overflow"`    // that endpoints read too late: those are ours, and among the lost
 	PacketsTwice   int     `json:"pkts_twice"`
 	PacketsBad     int     `json:"pkts_bad"`
 	VideoMissing   int     `json:"video_missing"` // packets of screens that never came
