@@ -43,6 +43,7 @@ var limitTable = []LimitInfo{
 	{Name: "media_packets_unknown", Setting: "20,000 a second", Meaning: "ICE and DTLS packets of all unknown sources; dropped", packets: true},
 	{Name: "media_sections", Setting: "`rtc.limits.media_sections`", Meaning: "streams that one session is sent; more are not sent"},
 	{Name: "offers_per_second", Setting: "5, 20 at once", Meaning: "offers of one endpoint; delayed, the newest counts"},
+	{Name: "probe_requests", Setting: "fixed", Meaning: "requests of the probe page; refused"},
 	{Name: "registered_clients", Setting: "`store.max_clients`", Meaning: "registered backends; refused"},
 	{Name: "remote_candidates", Setting: "`rtc.limits.remote_candidates`", Meaning: "ICE candidates of one session; not used"},
 	{Name: "session_messages", Setting: "4,096", Meaning: "messages that wait for one session; it ends"},
