@@ -6,7 +6,7 @@ LDFLAGS := -X main.version=$(VERSION) -X main.hash=$(HASH)
 
 export GOFLAGS += -buildvcs=false
 
-.PHONY: build run demo test lint bench fuzz fire
+.PHONY: build run demo test lint bench fuzz packages fire
 
 build:
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./examples/...
@@ -38,3 +38,7 @@ fuzz:
 # FIRE=-quick takes less than 10 minutes; FIRE='-run F11' is one scenario. Status 4: nothing was shown.
 fire:
 	go run ./build/fire $(FIRE)
+
+# The deb and the rpm, in dist/.
+packages:
+	build/package/build.sh $(VERSION)

@@ -44,6 +44,8 @@ var limitTable = []LimitInfo{
 	{Name: "media_sections", Setting: "`rtc.limits.media_sections`", Meaning: "streams that one session is sent; more are not sent"},
 	{Name: "offers_per_second", Setting: "5, 20 at once", Meaning: "offers of one endpoint; delayed, the newest counts"},
 	{Name: "probe_requests", Setting: "fixed", Meaning: "requests of the probe page; refused"},
+	{Name: "probe_tokens", Setting: "fixed", Meaning: "tokens of the probe page that live; refused"},
+	{Name: "probes", Setting: "fixed", Meaning: "probes of the probe page at a time; refused"},
 	{Name: "registered_clients", Setting: "`store.max_clients`", Meaning: "registered backends; refused"},
 	{Name: "remote_candidates", Setting: "`rtc.limits.remote_candidates`", Meaning: "ICE candidates of one session; not used"},
 	{Name: "session_messages", Setting: "4,096", Meaning: "messages that wait for one session; it ends"},
