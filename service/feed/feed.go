@@ -424,9 +424,7 @@ func (f *Feed) Close(ctx context.Context) error {
 		return nil
 	}
 	err := f.End(ctx)
-	for _, h := range f.hooks {
-		h.stop()
-	}
+	f.stopHooks()
 	close(f.quit)
 	<-f.done
 	if f.lock != nil {

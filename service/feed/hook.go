@@ -190,16 +190,30 @@ func (f *Feed) Start() {
 	}
 }
 
-// stop waits for the hook to end: it gets a moment for what is left.
-func (h *hook) stop() {
-	if h.cancel == nil {
-		return // never started
+// stopHooks waits for the webhooks to end. They get a moment for what is left, all the same one: receivers
+// that do not answer must not hold up the end of the server one after the other.
+func (f *Feed) stopHooks() {
+	timer := time.AfterFunc(hookEndTime, func() {
+		for _, h := range f.hooks {
+			h.abort()
+		}
+	})
+	for _, h := range f.hooks {
+		if h.cancel != nil { // it was started
+			<-h.done
+		}
 	}
-	timer := time.AfterFunc(hookEndTime, h.cancel)
-	<-h.done
 	timer.Stop()
-	h.cancel()
-	h.http.CloseIdleConnections()
+	for _, h := range f.hooks {
+		h.abort()
+		h.http.CloseIdleConnections()
+	}
+}
+
+func (h *hook) abort() {
+	if h.cancel != nil {
+		h.cancel()
+	}
 }
 
 // run sends until the feed is over and the receiver has what there is, or fails.

@@ -396,3 +396,33 @@ func TestRebinding(t *testing.T) {
 		t.Errorf("log:\n%s", &log)
 	}
 }
+
+// TestHooksEndTogether shows that receivers that never answer hold up the end of the server for one moment,
+// however many they are.
+func TestHooksEndTogether(t *testing.T) {
+	const hooks = 5
+	asked, quit := make(chan struct{}, hooks), make(chan struct{})
+	r := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-quit
+	}))
+	t.Cleanup(r.Close)
+	t.Cleanup(func() { close(quit) })
+	var cfg Config
+	for i := range hooks {
+		cfg.Hooks = append(cfg.Hooks, Hook{
+			Name: fmt.Sprint("h", i), Client: "c", Secrets: []string{secret1}, Target: Target{URL: r.URL, AllowPrivate: true},
+		})
+	}
+	f := open(t, cfg, nil)
+	f.Start()
+	talk(f, "c", "call", 1, true)
+	for range hooks {
+		<-asked
+	}
+	begin := time.Now()
+	shut(t, f)
+	if d := time.Since(begin); d > 2*hookEndTime {
+		t.Errorf("the end took %v, want about %v", d, hookEndTime)
+	}
+}
