@@ -38,9 +38,9 @@ const (
 
 // Places on the time line and in plots, in units of the drawing.
 const (
-	lineLeft, lineRight = 204.0, 1074.0
+	lineLeft, lineRight = 204.0, 1050.0
 	rowHeight           = 40.0
-	plotLeft, plotRight = 34.0, 520.0
+	plotLeft, plotRight = 34.0, 500.0
 	plotTop             = 16.0
 )
 
@@ -311,21 +311,21 @@ func (c *Call) detail(s *Session, findings []Finding, open bool) detailView {
 	up := legView{Name: "Uplink: what came", Plots: []plotView{
 		d.plot(Uplink, "packets lost, %", 4, true, false,
 			series{"area", func(p *Point) float64 { return 100 * p.Up.Loss() }}),
-		d.plot(Uplink, "ms", 40, false, false,
+		d.plot(Uplink, "ms: one-way delay above the usual, round trip, jitter", 40, false, false,
 			series{"three", func(p *Point) float64 { return float64(p.Up.Jitter) }},
 			series{"two", func(p *Point) float64 { return known(p.RoundTrip) }},
 			series{"one", func(p *Point) float64 { return float64(p.Up.Delay) }}),
-		d.plot(Uplink, "kbit/s", 100, false, true,
+		d.plot(Uplink, "kbit/s: received", 100, false, true,
 			series{"one", func(p *Point) float64 { return float64(p.Up.Bytes) / 125 / float64(p.Span) }}),
 	}}
 	down := legView{Name: "Downlink: what was sent", Plots: []plotView{
 		d.plot(Downlink, "packets lost, %", 4, true, false,
 			series{"area", func(p *Point) float64 { return 100 * p.Down.Loss() }}),
-		d.plot(Downlink, "ms", 40, false, false,
+		d.plot(Downlink, "ms: one-way delay above the usual, round trip, jitter as it told", 40, false, false,
 			series{"three", func(p *Point) float64 { return float64(p.Down.Jitter) }},
 			series{"two", func(p *Point) float64 { return known(p.RoundTrip) }},
 			series{"one", func(p *Point) float64 { return float64(p.Down.Delay) }}),
-		d.plot(Downlink, "kbit/s", 100, false, true,
+		d.plot(Downlink, "kbit/s: sent, and what the way carries", 100, false, true,
 			series{"three", func(p *Point) float64 { return known(p.Down.Estimate) }},
 			series{"one", func(p *Point) float64 { return float64(p.Down.Bytes) / 125 / float64(p.Span) }}),
 	}}
