@@ -40,6 +40,9 @@ var churn = scenario{
 		if err != nil {
 			return err
 		}
+		if err := t.keepHeap(ctx, p.Server, "before"); err != nil {
+			return err
+		}
 		w, err := p.Mark(ctx)
 		if err != nil {
 			return err
@@ -56,6 +59,9 @@ var churn = scenario{
 		}
 		after, err := p.Server.Collected(ctx)
 		if err != nil {
+			return err
+		}
+		if err := t.keepHeap(ctx, p.Server, "after"); err != nil {
 			return err
 		}
 		w.OnlyCalls() // the ends of the cycles are meant

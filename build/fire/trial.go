@@ -309,3 +309,15 @@ func (t *trial) worst(f load.Figures) {
 		r.LogLinesPerS = float64(r.LogLines) / r.Seconds
 	}
 }
+
+// keepHeap writes a profile of the server's heap into the folder of logs, if there is one.
+func (t *trial) keepHeap(ctx context.Context, s *load.Server, name string) error {
+	if t.out == "" {
+		return nil
+	}
+	b, err := s.HeapProfile(ctx)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(t.out, t.result.Scenario+"-"+name+".pprof"), b, 0o600)
+}

@@ -406,3 +406,8 @@ func (s *Server) Collected(ctx context.Context) (Usage, error) {
 	}
 	return s.Usage(ctx)
 }
+
+// HeapProfile returns the objects of the server's heap, for go tool pprof.
+func (s *Server) HeapProfile(ctx context.Context) ([]byte, error) {
+	return s.get(ctx, fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/heap", adminPort))
+}
