@@ -48,6 +48,8 @@ var limitTable = []LimitInfo{
 	{Name: "probes", Setting: "fixed", Meaning: "probes of the probe page at a time; refused"},
 	{Name: "registered_clients", Setting: "`store.max_clients`", Meaning: "registered backends; refused"},
 	{Name: "remote_candidates", Setting: "`rtc.limits.remote_candidates`", Meaning: "ICE candidates of one session; not used"},
+	{Name: "report_writes", Setting: "fixed", Meaning: "reports that wait to be written; more are not kept"},
+	{Name: "reports_per_client", Setting: "2 a second, 30 at once", Meaning: "reports that one backend asks for; refused"},
 	{Name: "session_messages", Setting: "4,096", Meaning: "messages that wait for one session; it ends"},
 	{Name: "session_rate", Setting: "12 Mbit/s, 3,000 packets a second", Meaning: "RTP of one session; dropped", packets: true},
 	{Name: "session_rtcp_rate", Setting: "200 a second", Meaning: "RTCP of one session; dropped", packets: true},
