@@ -274,9 +274,9 @@ func (s *session) connect() error {
 		Silenced:     &s.silenced,
 		Budget:       s.budget,
 	})
+	s.quality.media.Store(s.media)
 	peer.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {
-			s.quality.media.Store(s.media)
 			s.post(func() { s.sendCandidate(c) })
 		}
 	})
@@ -294,9 +294,9 @@ func (s *session) connectionChanged(state webrtc.PeerConnectionState) {
 	switch state {
 	case webrtc.PeerConnectionStateConnected:
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Connected)
+		s.quality.connected.Store(true)
 		if !s.connected {
 			s.attach()
-			s.quality.connected.Store(true)
 		} else {
 			s.note(ParticipantReconnected, "")
 		}
