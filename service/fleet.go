@@ -131,7 +131,6 @@ func (f *fleet) watch(o *former) {
 	_ = o.link.Close()
 	f.mu.Lock()
 	f.formers = slices.DeleteFunc(f.formers, func(x *former) bool { return x == o })
-	last := len(f.formers) == 0
 	left := f.stateLocked(o)
 	f.mu.Unlock()
 	for _, s := range left.Sessions {
@@ -154,10 +153,16 @@ func (f *fleet) watch(o *former) {
 	} else {
 		f.log.Info("a former process has ended", "process", o.name)
 	}
-	if last {
-		if err := f.Succeed(false); err != nil {
-			f.log.Warn("media sockets", "err", err)
-		}
+	f.alone()
+}
+
+// alone makes media need no sockets for its paths any more, if no former process is left.
+func (f *fleet) alone() {
+	if len(f.all()) > 0 {
+		return
+	}
+	if err := f.Succeed(false); err != nil {
+		f.log.Warn("media sockets", "err", err)
 	}
 }
 
@@ -231,7 +236,7 @@ func (f *fleet) JoinAs(group string, j wire.Join, g rtc.Grant) error {
 // Leave is that of rtc.Server.
 func (f *fleet) Leave(group, session string) {
 	if o := f.ofSession(group, session); o != nil {
-		_, _ = ask(o.link, order{Verb: orderLeave, Group: group, Session: session})
+		o.link.Post(frameOrder, encode(order{Verb: orderLeave, Group: group, Session: session}))
 		return
 	}
 	f.Server.Leave(group, session)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rtcd/config"
@@ -76,6 +77,7 @@ type Server struct {
 	handing    bool         // being closed for a successor
 	left       []ws.Parked  // by the backends, then
 	parted     []*handover.Conn
+	again      atomic.Pointer[Server] // in its place after a successor failed; nil: none
 }
 
 // New builds a server and opens everything it listens on; Run serves. If it fails, nothing is
@@ -153,7 +155,12 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Halt ends the server at once: sessions are cut, and their backends told if they take it within
 // a moment. Run returns soon after.
-func (s *Server) Halt() { s.drain.Halt() }
+func (s *Server) Halt() {
+	s.drain.Halt()
+	if again := s.again.Load(); again != nil {
+		again.Halt()
+	}
+}
 
 // end closes everything. Peers have so long to finish what they have begun; what has not ended soon
 // after is left behind.

@@ -120,8 +120,9 @@ type succession struct {
 	serving sync.WaitGroup
 
 	mu   sync.Mutex
-	next *handover.Conn // of the successor that takes over
 	ask  *handover.Conn // of one that asks
+	next *handover.Conn // of the one that takes over
+	own  *inheritance   // what it was offered, for ourselves if it fails
 	over bool
 }
 
@@ -150,7 +151,20 @@ func (u *succession) close() error {
 	}
 	u.mu.Unlock()
 	u.serving.Wait()
+	if next, own := u.take(); next != nil { // the server ends for another reason
+		_ = next.Close()
+		own.release()
+	}
 	return err
+}
+
+// take returns the connection to the successor and what that was offered, once.
+func (u *succession) take() (*handover.Conn, *inheritance) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	next, own := u.next, u.own
+	u.next, u.own = nil, nil
+	return next, own
 }
 
 // awaitSuccessor answers those who ask, until one takes over: that ends the service.
@@ -169,9 +183,13 @@ func (s *Server) awaitSuccessor(failed chan<- error) {
 			u.ask = c
 			over := u.over
 			u.mu.Unlock()
-			if !over && s.answer(c) {
+			var own *inheritance
+			if !over {
+				own = s.answer(c)
+			}
+			if own != nil {
 				u.mu.Lock()
-				u.ask, u.next = nil, c
+				u.ask, u.next, u.own = nil, c, own
 				u.mu.Unlock()
 				failed <- errSucceeded
 				return
@@ -181,38 +199,38 @@ func (s *Server) awaitSuccessor(failed chan<- error) {
 	})
 }
 
-// answer tells one who asks what there is to take over, and reports whether it is about to.
-func (s *Server) answer(c *handover.Conn) bool {
+// answer tells one who asks what there is to take over, and returns that once it is about to, else nil.
+func (s *Server) answer(c *handover.Conn) *inheritance {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
 	var h hello
 	if err := receive(ctx, c, msgHello, &h); err != nil {
 		s.log.Warn("upgrade: a successor asks in vain", "err", err)
-		return false
+		return nil
 	}
 	log := s.log.With("successor", h.Build, "pid", h.PID)
 	if err := s.mayHandOver(h); err != nil {
 		log.Warn("upgrade refused", "err", err)
 		_ = c.Send(ctx, handover.Message{Kind: msgRefuse, Body: []byte(err.Error())})
-		return false
+		return nil
 	}
-	h2, err := s.offer()
+	own, err := s.offer()
 	if err != nil {
 		log.Error("upgrade: cannot hand over", "err", err)
 		_ = c.Send(ctx, handover.Message{Kind: msgRefuse, Body: []byte(err.Error())})
-		return false
+		return nil
 	}
-	defer h2.release()
-	if err := c.Send(ctx, offerOf(h2, s)); err != nil {
-		log.Warn("upgrade: the successor is gone", "err", err)
-		return false
+	if err = c.Send(ctx, s.messageOf(own)); err == nil {
+		err = receive(ctx, c, msgTake, nil)
 	}
-	if err := receive(ctx, c, msgTake, nil); err != nil {
+	if err != nil {
 		log.Warn("upgrade: the successor does not take over", "err", err)
-		return false
+		own.release()
+		s.calls.alone()
+		return nil
 	}
 	log.Info("upgrade: the successor takes over")
-	return true
+	return own
 }
 
 func (s *Server) mayHandOver(h hello) error {
@@ -246,7 +264,8 @@ func (s *Server) offer() (*inheritance, error) {
 	return h, nil
 }
 
-func offerOf(h *inheritance, s *Server) handover.Message {
+// messageOf returns the message that offers h.
+func (s *Server) messageOf(h *inheritance) handover.Message {
 	o := offer{Build: s.opts.Build.Version, Public: s.cfg.API.HTTP.ListenAddress}
 	m := handover.Message{Kind: msgOffer}
 	for _, one := range h.sockets.UDP {
@@ -268,16 +287,11 @@ func offerOf(h *inheritance, s *Server) handover.Message {
 // end. If the successor fails, this process goes on as before.
 func (s *Server) giveWay(ctx context.Context, serving *sync.WaitGroup) error {
 	began := time.Now()
-	next := s.succession.next
-	own, err := s.offer() // once more, for the case that it comes to nothing
-	if err != nil {
-		_ = next.Close()
-		return errors.Join(err, s.end(cutTime, serving))
-	}
+	next, own := s.succession.take()
 	state := s.part(serving)
 	s.log.Info("upgrade: handed over", "sessions", len(state.Formers[0].Sessions), "after", time.Since(began).Round(time.Millisecond))
 	links := s.parted
-	err = s.cede(ctx, next, state, links)
+	err := s.cede(ctx, next, state, links)
 	if !errors.Is(err, errNotTaken) {
 		own.release()
 		for _, c := range links {
@@ -389,6 +403,12 @@ func (s *Server) goOn(ctx context.Context, own *inheritance) error {
 	opts.inherited = own
 	next, err := New(ctx, s.cfg, opts)
 	if err == nil {
+		s.again.Store(next)
+		select {
+		case <-s.drain.halt: // before there was somebody to tell
+			next.Halt()
+		default:
+		}
 		err = next.Run(ctx)
 	}
 	return errors.Join(err, <-served)

@@ -189,6 +189,10 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 		log.Error("start failed", "err", err)
 		return err
 	}
+	notifyReady(log)
+	if cfg.Upgrade.Socket != "" {
+		defer watchHangup(log)()
+	}
 	defer context.AfterFunc(halted, srv.Halt)()
 	if err = srv.Run(ctx); halted.Err() != nil {
 		return errors.Join(errHalted, err)

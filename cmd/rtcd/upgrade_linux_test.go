@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,19 +92,21 @@ func (f *flow) arrive(n int) {
 	}
 }
 
-// measure says what became of the packets: how many were sent, are missing, came again, came late; the
-// longest time between the arrivals of two in a row, and the same without what the speaker, for whom
-// this machine had no time, was late by itself.
+// A measure says what became of packets: how many were sent, are missing, came again, came late. The
+// gaps are the longest times between two that came in a row, without what the speaker, for whom this
+// machine had no time, was late by itself: during swaps, and at other times for comparison.
 type measure struct {
 	sent, lost, again, late int
-	gap, own                time.Duration
+	swaps, others           time.Duration
 }
 
-func (f *flow) measure() (m measure) {
+// A swap is the time from the start of a process to a moment after it was in front.
+type swap struct{ from, to time.Time }
+
+func (f *flow) measure(swaps ...swap) (m measure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m = measure{sent: len(f.sent) - f.first, again: f.again, late: f.late}
-	const pace = 20 * time.Millisecond
 	last := -1
 	for n := f.first; n < len(f.sent); n++ {
 		at := f.arrived[n]
@@ -112,9 +115,13 @@ func (f *flow) measure() (m measure) {
 			continue
 		}
 		if last >= 0 {
-			gap := at.Sub(f.arrived[last])
-			m.gap = max(m.gap, gap)
-			m.own = max(m.own, gap-max(f.sent[n].Sub(f.sent[last])-pace, 0))
+			before := f.arrived[last]
+			gap := at.Sub(before) - max(f.sent[n].Sub(f.sent[last])-pace(), 0)
+			if slices.ContainsFunc(swaps, func(s swap) bool { return before.Before(s.to) && at.After(s.from) }) {
+				m.swaps = max(m.swaps, gap)
+			} else {
+				m.others = max(m.others, gap)
+			}
 		}
 		last = n
 	}
@@ -123,10 +130,19 @@ func (f *flow) measure() (m measure) {
 
 func (m *measure) add(o measure) {
 	m.sent, m.lost, m.again, m.late = m.sent+o.sent, m.lost+o.lost, m.again+o.again, m.late+o.late
-	m.gap, m.own = max(m.gap, o.gap), max(m.own, o.own)
+	m.swaps, m.others = max(m.swaps, o.swaps), max(m.others, o.others)
 }
 
-// A choir makes flows speak, each every 20 ms, one after the other.
+// pace is the time between two packets of a speaker. 200 endpoints and up to 11 servers at twice that are
+// all that two processors can do.
+func pace() time.Duration {
+	if full() {
+		return 40 * time.Millisecond
+	}
+	return 20 * time.Millisecond
+}
+
+// A choir makes flows speak, each by itself.
 type choir struct {
 	t    *testing.T
 	mu   sync.Mutex
@@ -146,7 +162,7 @@ func (c *choir) add(f *flow) {
 	c.all = append(c.all, f)
 	c.mu.Unlock()
 	c.done.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(pace())
 		defer tick.Stop()
 		for {
 			select {
@@ -218,11 +234,13 @@ func TestUpgradeCutsNothing(t *testing.T) {
 		voices.add(f)
 	}
 	all := []*child{c}
+	var times []swap
 	for i := range swaps {
 		before := r.Conn.Stats().Reconnects
 		began := time.Now()
 		next := c.upgrade(t, dir, environ...)
 		took := time.Since(began)
+		times = append(times, swap{began, time.Now().Add(200 * time.Millisecond)})
 		reconnected(ctx, t, r, before)
 		t.Logf("swap %d: %v to take over, backend back after %v; %d descriptors", i+1,
 			took.Round(time.Millisecond), time.Since(began).Round(time.Millisecond), next.descriptors(t))
@@ -261,14 +279,17 @@ func TestUpgradeCutsNothing(t *testing.T) {
 	}
 	var sum measure
 	for _, f := range voices.all {
-		m := f.measure()
-		if m.lost > 0 || m.again > 0 || full() && m.own > 60*time.Millisecond {
-			t.Errorf("%s: %+v", f.name, m)
-		}
-		sum.add(m)
+		sum.add(f.measure(times...))
 	}
-	t.Logf("%d calls, %d swaps: %d packets, %d lost, %d doubled, %d out of order; longest gap %v, %v of it not the speaker's",
-		calls, swaps, sum.sent, sum.lost, sum.again, sum.late, sum.gap.Round(time.Millisecond), sum.own.Round(time.Millisecond))
+	t.Logf("%d calls, %d swaps: %d packets, %d lost, %d doubled, %d out of order; longest gap during swaps %v, at other times %v",
+		calls, swaps, sum.sent, sum.lost, sum.again, sum.late, sum.swaps.Round(time.Millisecond), sum.others.Round(time.Millisecond))
+	if sum.lost > 0 || sum.again > 0 {
+		t.Error("packets were lost or doubled")
+	}
+	// A machine that has no time shows gaps at any time: those are no reason to fail.
+	if full() && sum.swaps > max(60*time.Millisecond, sum.others) {
+		t.Error("a swap made a gap")
+	}
 	leaveAll(ctx, t, r, voices)
 	for i, old := range all[:len(all)-1] {
 		if status := old.exit(t, 20*time.Second); status != 0 {
