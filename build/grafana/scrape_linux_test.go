@@ -128,6 +128,7 @@ dir = %q
 drain_deadline = "1ms"
 [[webhook]]
 name = "crm"
+client = "acme"
 url = "http://%s/"
 secret_file = %q
 allow_private = true
