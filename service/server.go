@@ -20,6 +20,7 @@ import (
 	"rtcd/service/auth"
 	"rtcd/service/feed"
 	"rtcd/service/handover"
+	"rtcd/service/logging"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
 	"rtcd/service/rtc"
@@ -30,6 +31,8 @@ import (
 type Options struct {
 	Build api.Build
 	Log   *slog.Logger // nil: discard
+
+	LogTargets []logging.Target // of Log, whose losses are shown
 
 	// AdminOptional lets the server start without its admin listener when the address is taken:
 	// for a default address that nobody asked for.
@@ -95,6 +98,9 @@ func New(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err e
 			}
 		}
 	}()
+	for _, t := range opts.LogTargets {
+		s.metrics.AddLogTarget(t.Name, t.Lost)
+	}
 	s.metrics.SetBuild(cmp.Or(opts.Build.Version, api.DefaultVersion), opts.Build.Hash)
 	s.log.Info("starting", "buildVersion", opts.Build.Version, "buildHash", opts.Build.Hash, "mode", string(cfg.Mode))
 	if s.inherited == nil {

@@ -158,7 +158,7 @@ func (c *cli) load() (config.Config, error) {
 // serve runs the server until a signal has ended it.
 func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 	l := cfg.Logger
-	log, closer, err := logging.New(logging.Config{
+	log, out, err := logging.New(logging.Config{
 		EnableConsole: l.EnableConsole, ConsoleJSON: l.ConsoleJSON, ConsoleLevel: l.ConsoleLevel,
 		EnableColor: l.EnableColor, EnableFile: l.EnableFile, FileJSON: l.FileJSON,
 		FileLevel: l.FileLevel, FileLocation: l.FileLocation, Console: stdout,
@@ -167,7 +167,7 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("set up logging: %w", err)
 	}
-	defer func() { _ = closer.Close() }()
+	defer func() { _ = out.Close() }() // whatever hangs, the process ends
 	if report.FileMissing {
 		log.Info("no configuration file, using defaults and environment", "path", report.Path)
 	}
@@ -183,6 +183,7 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 	srv, err := service.New(ctx, cfg, service.Options{
 		Build:         api.Build{Version: version, Hash: hash, Date: date},
 		Log:           log,
+		LogTargets:    out.Targets(),
 		AdminOptional: report.Source("api.admin.listen_address") == "default",
 	})
 	if err != nil {

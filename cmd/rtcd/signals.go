@@ -19,6 +19,7 @@ const haltLimit = 2 * time.Second
 // watchSignals calls drain for the first SIGINT or SIGTERM and halt for the second. A third ends the
 // process, as does a server that does not obey the second. The caller calls stop in the end.
 func watchSignals(log *slog.Logger, drain, halt context.CancelFunc) (stop func()) {
+	signal.Ignore(syscall.SIGPIPE) // who reads the log may go away; calls go on
 	signals := make(chan os.Signal, 3)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	done := make(chan struct{})

@@ -97,11 +97,12 @@ func (c *Config) redacted(out io.Writer) io.Writer {
 	return newRedactor(out, c.OwnAddresses)
 }
 
-// New returns a logger and what closes its file, waiting for work on it.
+// New returns a logger and what closes it. Whoever writes a line never waits for where it goes: each
+// target has a queue of its own, which drops lines when it is full (see Output).
 //
 // A file that cannot be written does not stop the start: the console says so and, if it was off,
 // takes the lines instead. Errors are about the levels alone.
-func New(cfg Config) (*slog.Logger, io.Closer, error) {
+func New(cfg Config) (*slog.Logger, *Output, error) {
 	if cfg.Console == nil {
 		cfg.Console = os.Stdout
 	}
@@ -121,12 +122,15 @@ func New(cfg Config) (*slog.Logger, io.Closer, error) {
 	if cfg.ConsoleJSON {
 		consoleFormat = jsonFormat
 	}
-	console := cfg.redacted(&lockedWriter{out: cfg.Console})
+	if !cfg.EnableConsole && !cfg.EnableFile {
+		return slog.New(slog.DiscardHandler), &Output{}, nil
+	}
+	out := &Output{console: newQueue(cfg.Console, consoleFormat, maxQueuedBytes)}
+	console := cfg.redacted(out.console)
 	var handlers []slog.Handler
 	if cfg.EnableConsole {
 		handlers = append(handlers, newHandler(console, consoleFormat, consoleLevel))
 	}
-	var closer io.Closer = nopCloser{}
 	if cfg.EnableFile {
 		complaints := slog.New(newHandler(console, consoleFormat, slog.LevelWarn))
 		file, err := openFile(cfg.FileLocation, complaints)
@@ -140,17 +144,14 @@ func New(cfg Config) (*slog.Logger, io.Closer, error) {
 			if cfg.FileJSON {
 				fileFormat = jsonFormat
 			}
-			handlers = append(handlers, newHandler(cfg.redacted(file), fileFormat, fileLevel))
-			closer = file
+			out.files, out.file = file, newQueue(file, fileFormat, maxQueuedBytes)
+			handlers = append(handlers, newHandler(cfg.redacted(out.file), fileFormat, fileLevel))
 		}
 	}
-	switch len(handlers) {
-	case 0:
-		return slog.New(slog.DiscardHandler), closer, nil
-	case 1:
-		return slog.New(handlers[0]), closer, nil
+	if len(handlers) == 1 {
+		return slog.New(handlers[0]), out, nil
 	}
-	return slog.New(slog.NewMultiHandler(handlers...)), closer, nil
+	return slog.New(slog.NewMultiHandler(handlers...)), out, nil
 }
 
 // openFile opens the log file, which reports later trouble to log, once in a while.
@@ -162,22 +163,6 @@ func openFile(path string, log *slog.Logger) (*rotatingFile, error) {
 	return openRotating(path, maxFileBytes, func(err error) {
 		every.Log(context.Background(), log, slog.LevelWarn, "file", "log file cannot be written", slog.String("location", path), slog.Any("err", err))
 	})
-}
-
-type nopCloser struct{}
-
-func (nopCloser) Close() error { return nil }
-
-// A lockedWriter takes one line at a time.
-type lockedWriter struct {
-	mu  sync.Mutex
-	out io.Writer
-}
-
-func (w *lockedWriter) Write(line []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.out.Write(line)
 }
 
 // A handler formats records and writes each with one call.

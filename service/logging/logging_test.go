@@ -188,13 +188,16 @@ func TestLevels(t *testing.T) {
 			}
 		}
 		var b bytes.Buffer
-		log, _, err := New(Config{EnableConsole: true, ConsoleJSON: true, ConsoleLevel: name, Console: &b})
+		log, out, err := New(Config{EnableConsole: true, ConsoleJSON: true, ConsoleLevel: name, Console: &b})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, other := range names {
 			level, _ := ParseLevel(other)
 			log.Log(context.Background(), level, "m")
+		}
+		if err := out.Close(); err != nil {
+			t.Fatal(err)
 		}
 		var got []string
 		for _, m := range regexp.MustCompile(`"level":"([a-z]+)"`).FindAllStringSubmatch(b.String(), -1) {
@@ -262,15 +265,15 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%q stops the start: %v", location, err)
 			}
+			log.Info("a line")
+			if err := closer.Close(); err != nil {
+				t.Error(err)
+			}
 			if got := console.String(); !strings.HasPrefix(got, "warn  [") || !strings.Contains(got, "log file cannot be written") {
 				t.Errorf("%q: no warning: %q", location, got)
 			}
-			log.Info("a line")
 			if shown := strings.Contains(console.String(), "a line"); shown == enableConsole {
 				t.Errorf("%q: console on %v, line shown %v", location, enableConsole, shown)
-			}
-			if err := closer.Close(); err != nil {
-				t.Error(err)
 			}
 		}
 	}
@@ -307,11 +310,16 @@ func TestLaterTroubleIsReported(t *testing.T) {
 	for range 100 {
 		log.Info("lost")
 	}
+	if err := closer.Close(); err != nil {
+		t.Error(err)
+	}
 	if n := strings.Count(console.String(), "no space left on device"); n != 1 {
 		t.Errorf("reported %d times:\n%s", n, console.String())
 	}
-	if err := closer.Close(); err != nil {
-		t.Error(err)
+	for _, target := range closer.Targets() {
+		if want := map[string]uint64{"console": 0, "file": 100}[target.Name]; target.Lost() != want {
+			t.Errorf("%s: %d lines lost", target.Name, target.Lost())
+		}
 	}
 }
 
