@@ -142,11 +142,12 @@ func (w *watch) checked(c engine.Check, lite bool) bool {
 		return false
 	case c.Nominates && lite, !c.Nominates && w.nominates.Load(): // the second keeps a pair in reserve
 		return false
-	case int(w.quiet.Load()) >= int(followAfter/silenceTick):
+	case int(w.quiet.Load()) >= int(followAfter/silenceTick) && c.Verified():
 		w.elsewhere.Store(nil)
 		return true
 	}
-	// Perhaps the path has died just now.
+	// Perhaps the path has died just now, or whoever is there has yet to answer the check that the agent
+	// sends in return.
 	w.elsewhere.Store(&check{c, time.Now()})
 	return false
 }
@@ -229,7 +230,7 @@ func (s *session) look(by *watcher) {
 	case c == nil:
 	case time.Since(c.at) > elsewhereTime:
 		w.elsewhere.CompareAndSwap(c, nil)
-	case quiet >= followAfter && w.elsewhere.CompareAndSwap(c, nil):
+	case quiet >= followAfter && c.Verified() && w.elsewhere.CompareAndSwap(c, nil):
 		s.post(func() { s.peer.Again(c.Check) })
 	}
 }

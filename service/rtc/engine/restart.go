@@ -20,18 +20,27 @@ type Check struct {
 	Nominates bool // it asks for its pair
 
 	raw   []byte
-	local string // address of ours
+	local string             // address of ours
+	pair  *ice.CandidatePair // nil: whoever sent it is where it came from, as far as can be known
 }
+
+// Verified reports whether whoever is at the check's address has answered a check of ours by now. A
+// datagram may name any source: media that follows one that is not verified can be led to a third party
+// (RFC 8445 section 19.5.1). It is always so over TCP, and for agents that are lite, which ask nobody.
+func (c Check) Verified() bool { return c.pair == nil || c.pair.ResponsesReceived() > 0 }
 
 // OnCheck makes f be called for each check, by the agent: f must not block. If it returns true the
 // pair of the check is selected.
 func (p *Peer) OnCheck(f func(Check) bool) { p.onCheck.Store(&f) }
 
 // checked is the agent's hook.
-func (p *Peer) checked(m *stun.Message, local, remote ice.Candidate, _ *ice.CandidatePair) bool {
+func (p *Peer) checked(m *stun.Message, local, remote ice.Candidate, on *ice.CandidatePair) bool {
 	f, pair := p.onCheck.Load(), p.selected.Load()
+	if p.lite || !local.NetworkType().IsUDP() {
+		on = nil
+	}
 	if p.reselect.Load() {
-		return true
+		return Check{pair: on}.Verified()
 	}
 	if f == nil || pair == nil {
 		return false
@@ -41,7 +50,7 @@ func (p *Peer) checked(m *stun.Message, local, remote ice.Candidate, _ *ice.Cand
 		return false
 	}
 	c := Check{
-		From: netip.AddrPortFrom(addr.Unmap(), uint16(remote.Port())), Nominates: m.Contains(stun.AttrUseCandidate),
+		From: netip.AddrPortFrom(addr.Unmap(), uint16(remote.Port())), Nominates: m.Contains(stun.AttrUseCandidate), pair: on,
 		Selected: remote.Port() == int(pair.Remote.Port) && remote.Address() == pair.Remote.Address &&
 			local.Address() == pair.Local.Address && local.NetworkType().IsUDP() == (pair.Local.Protocol == webrtc.ICEProtocolUDP),
 	}
