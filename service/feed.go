@@ -16,8 +16,12 @@ import (
 	"rtcd/service/rtc"
 )
 
-// endFeedTime bounds how long streams of events and webhooks hold up the end of the server.
-const endFeedTime = 3 * time.Second
+// Bounds of how long streams of events and webhooks hold up the end of the server: in all, and once peers
+// have had their time.
+const (
+	endFeedTime  = 3 * time.Second
+	lastFeedTime = 200 * time.Millisecond
+)
 
 // openFeed opens the log of what takes place in calls.
 func (s *Server) openFeed() error {
@@ -33,15 +37,26 @@ func (s *Server) openFeed() error {
 	s.feed = f
 	s.metrics.SetFeed(func() []metrics.Sample { return feedSamples(f.Stats()) })
 	s.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), endFeedTime)
+		ctx, cancel := s.feedTime()
 		defer cancel()
-		if err := f.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		err := f.Close(ctx)
+		if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 			return err
 		}
-		s.log.Warn("events of calls that could not be written are lost", "after", endFeedTime)
+		s.log.Warn("events of calls that could not be written are lost", "err", err)
 		return nil
 	})
 	return nil
+}
+
+// feedTime is what the feed has to end. The parts that close after it must get their time, too: the store
+// and the audit log.
+func (s *Server) feedTime() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), endFeedTime)
+	if s.ending != nil {
+		context.AfterFunc(s.ending, func() { time.AfterFunc(lastFeedTime, cancel) })
+	}
+	return ctx, cancel
 }
 
 func webhooks(list []config.Webhook) []feed.Hook {
@@ -71,7 +86,7 @@ func CheckWebhooks(ctx context.Context, cfg config.Config) map[int]error {
 func (s *Server) startFeed() error {
 	s.feed.Start()
 	s.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), endFeedTime)
+		ctx, cancel := s.feedTime()
 		defer cancel()
 		_ = s.feed.End(ctx) // Close tells of it
 		return nil

@@ -414,7 +414,7 @@ func (f *Feed) End(ctx context.Context) error {
 }
 
 // Close ends the feed: it writes what is left, unless the disk fails or ctx is done, and waits for the
-// webhooks to end.
+// webhooks to end, which they do within a moment, or when ctx is done.
 func (f *Feed) Close(ctx context.Context) error {
 	f.mu.Lock()
 	again := f.closed
@@ -424,7 +424,7 @@ func (f *Feed) Close(ctx context.Context) error {
 		return nil
 	}
 	err := f.End(ctx)
-	f.stopHooks()
+	f.stopHooks(ctx)
 	close(f.quit)
 	<-f.done
 	if f.lock != nil {

@@ -191,19 +191,22 @@ func (f *Feed) Start() {
 }
 
 // stopHooks waits for the webhooks to end. They get a moment for what is left, all the same one: receivers
-// that do not answer must not hold up the end of the server one after the other.
-func (f *Feed) stopHooks() {
-	timer := time.AfterFunc(hookEndTime, func() {
+// that do not answer must not hold up the end of the server one after the other. If ctx is done they get
+// no more.
+func (f *Feed) stopHooks(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, hookEndTime)
+	defer cancel()
+	late := context.AfterFunc(ctx, func() {
 		for _, h := range f.hooks {
 			h.abort()
 		}
 	})
+	defer late()
 	for _, h := range f.hooks {
 		if h.cancel != nil { // it was started
 			<-h.done
 		}
 	}
-	timer.Stop()
 	for _, h := range f.hooks {
 		h.abort()
 		h.http.CloseIdleConnections()
