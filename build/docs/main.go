@@ -1,5 +1,5 @@
 // Command docs writes the tables of docs/operations.md that follow from code: every metric, as the sources
-// declare it, and every limit that counts its hits. With -write it changes the page; else it fails if the
+// declare it, and every limit that counts its hits, and in docs/reliability.md the tests of those limits. With -write it changes the page; else it fails if the
 // page is not what it would write. The table of configuration keys is checked by the tests of package
 // config, key by key; what a key means is written by hand.
 package main
@@ -19,10 +19,15 @@ import (
 	"strconv"
 	"strings"
 
+	"rtcd/build/fire/edges"
 	"rtcd/service/metrics"
 )
 
-const page = "docs/operations.md"
+// The pages with tables.
+const (
+	page  = "docs/operations.md"
+	proof = "docs/reliability.md" // that limits hold
+)
 
 func main() {
 	write := flag.Bool("write", false, "write the tables")
@@ -41,22 +46,34 @@ func run(root string, write bool) error {
 	if err := found.check(); err != nil {
 		return err
 	}
-	path := filepath.Join(root, page)
+	tested, err := edges.Find(root, "service", "config", "cmd")
+	if err != nil {
+		return err
+	}
+	err = fill(filepath.Join(root, page), write, map[string]string{"metrics": found.metricTable(), "limits": limitTable()})
+	if err != nil {
+		return err
+	}
+	return fill(filepath.Join(root, proof), write, map[string]string{"tests of limits": edges.Table(tested)})
+}
+
+// fill writes the tables of a page, or says that they are not as they would be written.
+func fill(path string, write bool, tables map[string]string) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	now := old
-	for name, table := range map[string]string{"metrics": found.metricTable(), "limits": limitTable()} {
+	for name, table := range tables {
 		if now, err = replace(now, name, table); err != nil {
-			return fmt.Errorf("%s: %w", page, err)
+			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	switch {
 	case bytes.Equal(old, now):
 		return nil
 	case !write:
-		return fmt.Errorf("%s is out of date: go run ./build/docs -write", page)
+		return fmt.Errorf("%s is out of date: go run ./build/docs -write", path)
 	}
 	return os.WriteFile(path, now, 0o644)
 }
