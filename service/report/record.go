@@ -32,6 +32,10 @@ const (
 	maxServers   = 2 * 3600
 )
 
+// maxCallPoints is how many points of a call are opened: some 90 MiB. With more, those of the sessions that
+// have the most stand for more seconds each.
+const maxCallPoints = 400_000
+
 // Past keeps sessions that have left a call. The zero Past is empty. It is not safe for concurrent use.
 type Past struct {
 	sessions []Recorded
@@ -72,10 +76,18 @@ func (r *Record) Open(now int64) *Call {
 	if r.Ended != 0 {
 		c.Now = r.Ended
 	}
+	total := 0
+	for i := range r.Sessions {
+		total += r.Sessions[i].Recorder.len()
+	}
+	each := total
+	if total > maxCallPoints {
+		each = max(leastPoints, maxCallPoints/len(r.Sessions))
+	}
 	for i := range r.Sessions {
 		s := &r.Sessions[i]
 		session := Session{ID: s.ID, User: s.User, Network: s.Network, Joined: s.Joined, Left: s.Left, Reason: s.Reason}
-		session.Points = s.Recorder.Points()
+		session.Points = thin(s.Recorder.Points(), each)
 		session.Events, session.More = s.Recorder.Events()
 		session.Unknown = int(s.Recorder.Unknown().Seconds())
 		c.Sessions = append(c.Sessions, session)

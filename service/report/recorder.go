@@ -165,7 +165,7 @@ func cut(s string, n int) string {
 
 // Points returns what is known, the oldest first.
 func (r *Recorder) Points() []Point {
-	var out []Point
+	out := make([]Point, 0, r.len())
 	for i := len(r.tiers) - 1; i >= 0; i-- {
 		t := &r.tiers[i]
 		for _, b := range t.full {
@@ -177,6 +177,15 @@ func (r *Recorder) Points() []Point {
 		}
 	}
 	return out
+}
+
+// len returns how many points there are.
+func (r *Recorder) len() (n int) {
+	for i := range r.tiers {
+		t := &r.tiers[i]
+		n += len(t.full)*blockPoints + t.open.n + len(t.wait)
+	}
+	return n
 }
 
 // Events returns the events, the oldest first, and how many more there were.

@@ -97,3 +97,38 @@ func TestRecorderKeepsSeconds(t *testing.T) {
 		t.Errorf("ten quiet minutes take %d bytes", size)
 	}
 }
+
+// A report on a call with very many sessions takes no more memory than one on a call with many, and nothing
+// that was counted is lost.
+func TestOpenIsBounded(t *testing.T) {
+	const sessions, seconds = 1000, 900
+	var r Recorder
+	for k := range seconds {
+		r.Add(&Sample{Unix: int64(1_700_000_000 + k), State: Connected, Up: Up{Packets: 50}})
+	}
+	if got := len(r.Points()); got != r.len() {
+		t.Errorf("%d points, said to be %d", got, r.len())
+	}
+	few := &Record{Sessions: []Recorded{{Recorder: &r}}}
+	if got := len(few.Open(0).Sessions[0].Points); got != seconds {
+		t.Errorf("%d points of one session", got)
+	}
+	many := &Record{}
+	for range sessions {
+		many.Sessions = append(many.Sessions, Recorded{Recorder: &r})
+	}
+	total := 0
+	for _, s := range many.Open(0).Sessions {
+		total += len(s.Points)
+		var span, packets uint32
+		for _, p := range s.Points {
+			span, packets = span+p.Span, packets+p.Up.Packets
+		}
+		if span != seconds || packets != 50*seconds {
+			t.Fatalf("%d s and %d packets of a session", span, packets)
+		}
+	}
+	if total > maxCallPoints {
+		t.Errorf("%d points", total)
+	}
+}
