@@ -69,7 +69,7 @@ func fillDisk(ctx context.Context, t *trial, f *field.Field, disk string) (kept 
 		}
 		t.result.Count++
 		longest = max(longest, d)
-		kept = t.expect(d <= 5*time.Second, "%s: takes registrations %v after there was space", disk, d) && kept
+		kept = t.within(d, 5*time.Second, "%s: takes registrations %v after there was space", disk, d) && kept
 	}
 	figures, err := w.Measure(ctx, 5*time.Second)
 	if err != nil {

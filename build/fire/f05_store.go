@@ -76,7 +76,7 @@ func startFails(ctx context.Context, t *trial, name, path string) error {
 	}
 	took := time.Since(began)
 	t.say("%s: status %d after %v: %s", name, s.ExitCode(), took.Round(time.Millisecond), strings.TrimSpace(s.LogTail(200)))
-	t.expect(took <= time.Second, "%s: ends after %v", name, took)
+	t.within(took, time.Second, "%s: ends after %v", name, took)
 	t.expect(s.ExitCode() > 0, "%s: ends with status %d", name, s.ExitCode())
 	t.expect(strings.Contains(s.LogTail(1<<16), path), "%s: the path is not named: %s", name, s.LogTail(300))
 	return nil

@@ -22,7 +22,7 @@ var webSocketDrops = scenario{
 		if err != nil {
 			return err
 		}
-		p, err := t.steady(ctx, nil, nil)
+		p, err := t.steady(ctx, func(c *load.ServerConfig) { c.TLS = true }, nil)
 		if err != nil {
 			return err
 		}
@@ -34,8 +34,8 @@ var webSocketDrops = scenario{
 		if err := d.begin(ctx); err != nil {
 			return err
 		}
-		for range t.of(5, 160) {
-			for _, kind := range []func(context.Context, *load.Backend) error{d.reset, d.finish, d.vanish} {
+		for range t.least(2, 4, 120) {
+			for _, kind := range []func(context.Context, *load.Backend) error{d.reset, d.finish, d.vanish, d.abort} {
 				if err := d.cycle(ctx, kind); err != nil {
 					return err
 				}
@@ -58,7 +58,7 @@ var webSocketDrops = scenario{
 		kept = t.expect(figures.PacketsTwice == 0, "%d packets came twice", figures.PacketsTwice) && kept
 		kept = t.expect(d.wrong == 0, "%d messages lost or doubled", d.wrong) && kept
 		kept = t.expect(d.noticed <= 20*time.Second, "a dead connection was noticed after %v", d.noticed) && kept
-		t.promise("P4", kept, t.result.Count, "drops of 4 kinds", "%d of %d media packets and %d of %d messages lost or doubled",
+		t.promise("P4", kept, t.result.Count, "drops of 5 kinds", "%d of %d media packets and %d of %d messages lost or doubled",
 			figures.PacketsLost, figures.PacketsOwed, d.wrong, d.told)
 		return t.leaveIdle(ctx, p)
 	},
@@ -201,6 +201,12 @@ func (d *dropper) reset(ctx context.Context, b *load.Backend) error {
 
 // finish ends our direction in good order.
 func (d *dropper) finish(_ context.Context, b *load.Backend) error { return b.Socket().CloseWrite() }
+
+// abort says something that is no TLS, on which the server breaks the connection off.
+func (d *dropper) abort(_ context.Context, b *load.Backend) error {
+	_, err := b.Socket().Write([]byte{0xff, 0xff, 0xff, 0xff, 0xff}) // the header of a record, no more
+	return err
+}
 
 // vanish breaks the connection as the end of the backend's process does, with a FIN, and then an RST
 // for whatever comes.

@@ -60,8 +60,8 @@ var reconnectHerd = scenario{
 		b, r := percentile(broken, 100), percentile(restarted, 100)
 		t.result.More["broken_ms_max"], t.result.More["restarted_ms_max"] = b.Milliseconds(), r.Milliseconds()
 		t.say("back after at most %v; after a restart %v", b, r)
-		kept := t.expect(b <= 2*time.Second, "all are back %v after their connections broke", b)
-		kept = t.expect(r <= 2*time.Second, "all are back %v after the server could be reached again", r) && kept
+		kept := t.within(b, 2*time.Second, "all are back %v after their connections broke", b)
+		kept = t.within(r, 2*time.Second, "all are back %v after the server could be reached again", r) && kept
 		t.promise("P6", kept, t.result.Count, "stampedes of 200 backends", "all back within %d ms, after a restart %d ms", b.Milliseconds(), r.Milliseconds())
 		return nil
 	},

@@ -37,7 +37,7 @@ var terminate = scenario{
 			if second {
 				most = 3 * time.Second
 			}
-			kept = t.expect(took <= most, "run %d: ends after %v", i, took) && kept
+			kept = t.within(took, most, "run %d: ends after %v", i, took) && kept
 		}
 		kept = t.expect(cut == 0, "%d calls cut before the deadline", cut) && kept && len(t.result.Shortfalls) == 0
 		t.promise("P13", kept, runs, "SIGTERMs", "%d calls cut before the deadline of %v, ended at most %.1f s after it", cut, drainFor,

@@ -48,7 +48,7 @@ var restart = scenario{
 		t.result.RecoverMs = longest.Milliseconds()
 		t.result.More["calling_again_ms_max"] = rejoined.Milliseconds()
 		t.say("backends are back after at most %v, calls after %v", longest, rejoined)
-		t.expect(longest <= 5*time.Second, "backends are back after %v", longest)
+		t.within(longest, 5*time.Second, "backends are back after %v", longest)
 		return t.leaveIdle(ctx, p)
 	},
 }
@@ -85,7 +85,7 @@ var deadSTUN = scenario{
 			took := time.Since(began)
 			t.say("%s: ready after %v", servers, took)
 			t.result.RecoverMs = max(t.result.RecoverMs, took.Milliseconds())
-			t.expect(took <= 5*time.Second, "%s: ready after %v", servers, took)
+			t.within(took, 5*time.Second, "%s: ready after %v", servers, took)
 			p, err := load.NewParty(ctx, s, load.PartyConfig{
 				Calls: 1, People: 2, Backends: []*field.Namespace{f.Host("be1")}, Clients: []*field.Namespace{f.Host("cli1"), f.Host("cli2")},
 			})

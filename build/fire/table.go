@@ -58,6 +58,8 @@ func tabulate(results []result) (t table) {
 				switch {
 				case !found.Kept:
 					r.verdict = "FALLS SHORT"
+				case found.NotJudged != "" && r.verdict != "FALLS SHORT":
+					r.verdict = "not judged: " + found.NotJudged
 				case r.verdict == "not run":
 					r.verdict = "pass"
 				}
@@ -164,6 +166,9 @@ func reasons(r result) string {
 	var b strings.Builder
 	for _, s := range r.Shortfalls {
 		b.WriteString("\n    - " + s)
+	}
+	for _, s := range r.NotJudged {
+		b.WriteString("\n    ? not judged: " + s)
 	}
 	if r.Error != "" {
 		b.WriteString("\n    " + r.Error)

@@ -342,3 +342,6 @@ func OfferOf(host *field.Namespace) (string, error) {
 	offer, err := e.PC().CreateOffer(nil)
 	return offer.SDP, err
 }
+
+// KeyframesAsked returns how often the server asked for a keyframe of the screen so far.
+func (p *Person) KeyframesAsked() int { return p.camera.KeyframesAsked(0) }

@@ -42,6 +42,7 @@ type ServerConfig struct {
 	// Config is added to the configuration; each line has a whole key, such as rtc.ice_lite = "off".
 	Config []string
 	Files  uint64 // descriptors it may open; 0: as many as we
+	TLS    bool   // the API is behind TLS, with a certificate that nobody signed
 	Group  *field.Group
 }
 
@@ -78,6 +79,11 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		"logger.console_json":                  "true",
 		"shutdown.drain_deadline":              `"1ms"`,
 	}
+	if cfg.TLS {
+		keys["api.http.tls.enable"] = "true"
+		keys["api.http.tls.cert_file"] = strconv.Quote(filepath.Join(cfg.Dir, certFile))
+		keys["api.http.tls.cert_key"] = strconv.Quote(filepath.Join(cfg.Dir, keyFile))
+	}
 	for _, line := range cfg.Config {
 		key, value, ok := strings.Cut(line, "=")
 		if !ok {
@@ -92,7 +98,12 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	s := &Server{cfg: cfg, log: filepath.Join(cfg.Dir, "rtcd.log")}
 	s.http = &http.Client{
 		Timeout:   5 * time.Second,
-		Transport: &http.Transport{DialContext: cfg.Host.DialContext, DisableKeepAlives: true},
+		Transport: &http.Transport{DialContext: cfg.Host.DialContext, DisableKeepAlives: true, TLSClientConfig: anybody()},
+	}
+	if cfg.TLS {
+		if err := s.Certify(); err != nil {
+			return nil, err
+		}
 	}
 	if err := os.WriteFile(s.configPath(), []byte(b.String()), 0o600); err != nil {
 		return nil, fmt.Errorf("make a server: %w", err)
@@ -109,7 +120,12 @@ func (s *Server) API() netip.AddrPort { return netip.AddrPortFrom(s.cfg.Host.Add
 func (s *Server) Media() netip.AddrPort { return netip.AddrPortFrom(s.cfg.Host.Addr, MediaPort) }
 
 // URL is that of the API.
-func (s *Server) URL() string { return "http://" + s.API().String() }
+func (s *Server) URL() string {
+	if s.cfg.TLS {
+		return "https://" + s.API().String()
+	}
+	return "http://" + s.API().String()
+}
 
 // Start starts the process, and does not wait until it is ready.
 func (s *Server) Start() error {

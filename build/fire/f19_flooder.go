@@ -1,0 +1,78 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"time"
+
+	"rtcd/build/fire/load"
+)
+
+var mediaFlooder = scenario{
+	id: "F19", title: "somebody in a call floods it with media", budget: 30 * time.Second,
+	criterion: "what is beyond the limit of a session is dropped and counted, others lose at most 0.1 %",
+	run: func(ctx context.Context, t *trial) error {
+		f, err := t.ground(steadyHosts("atk")...)
+		if err != nil {
+			return err
+		}
+		p, err := t.steady(ctx, nil, nil)
+		if err != nil {
+			return err
+		}
+		flooder, err := load.NewPerson(p.Backends[0], f.Host("atk"), p.People[0].Call, "flooder", nil)
+		if err != nil {
+			return err
+		}
+		defer flooder.Close()
+		if err := flooder.Connect(ctx); err != nil {
+			return err
+		}
+		flooder.Quiet()
+		w, err := p.Mark(ctx)
+		if err != nil {
+			return err
+		}
+		before, err := p.Server.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		const rate = 10_000
+		length, began := t.lasting(6*time.Second, 60*time.Second), time.Now()
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for sent := 0; time.Since(began) < length; <-tick.C {
+			for due := int(time.Since(began).Seconds() * rate); sent < due; sent++ {
+				if err := flooder.Endpoint().SendVoice("flooder", uint32(sent), 10); err != nil {
+					return err
+				}
+			}
+			t.result.Count = sent
+		}
+		figures, err := w.Measure(ctx, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		after, err := p.Server.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		t.worst(figures)
+		const hits = `rtcd_limit_hits_total{limit="session_rate"}`
+		dropped, pps := after[hits]-before[hits], float64(t.result.Count)/length.Seconds()
+		t.say("%.0f packets a second: %.0f of %d dropped; %d of %d packets of others lost", pps, dropped, t.result.Count, figures.PacketsLost, figures.PacketsOwed)
+		t.result.More["flood_pps"], t.result.More["dropped"] = int(pps), dropped
+		if pps > 4000 {
+			t.expect(dropped > 0, "nothing of the flood was dropped")
+		} else {
+			t.notJudged("only %.0f packets a second were sent", pps)
+		}
+		t.unbroken(figures)
+		t.lossless(figures, 0.001)
+		if err := flooder.Leave(); err != nil {
+			return err
+		}
+		return t.leaveIdle(ctx, p)
+	},
+}
