@@ -59,8 +59,14 @@ type reports struct {
 	mu     sync.Mutex
 	kept   []kept // the oldest first
 	bytes  int
-	rates  map[string]*rate.Limiter // by client
-	epochs map[string]int           // how often clients were forgotten, that were
+	rates  map[string]*asker // by client
+	epochs map[string]int    // how often clients were forgotten, that were
+}
+
+// An asker is a client that asks for reports.
+type asker struct {
+	rate *rate.Limiter
+	turn chan struct{} // holds a token while it waits, or one of its reports is made
 }
 
 // kept is a call that is over.
@@ -96,7 +102,7 @@ func (s *Server) openReports() error {
 func newReports(cfg reportsConfig) *reports {
 	r := &reports{
 		cfg: cfg, making: make(chan struct{}, 1), writes: make(chan kept, maxReportWrites), done: make(chan struct{}),
-		rates: make(map[string]*rate.Limiter), epochs: make(map[string]int),
+		rates: make(map[string]*asker), epochs: make(map[string]int),
 	}
 	if cfg.files != nil {
 		r.wait.Go(r.write)
@@ -130,7 +136,8 @@ func (r *reports) add(client string, record *report.Record) {
 	}
 }
 
-// pruneLocked forgets the oldest calls, of one client, and of all.
+// pruneLocked forgets the oldest calls: of one client, and then of whoever has the most to remember, so that
+// none drives out those of others.
 func (r *reports) pruneLocked(client string) {
 	n := 0
 	for i := len(r.kept) - 1; i >= 0; i-- {
@@ -142,8 +149,23 @@ func (r *reports) pruneLocked(client string) {
 		}
 	}
 	for r.bytes > r.cfg.memory && len(r.kept) > 0 {
-		r.dropLocked(0)
+		r.dropLocked(r.oldestOfLargestLocked())
 	}
+}
+
+// oldestOfLargestLocked returns the oldest call of the client whose calls take the most.
+func (r *reports) oldestOfLargestLocked() int {
+	sizes := make(map[string]int)
+	for _, k := range r.kept {
+		sizes[k.client] += k.size
+	}
+	largest := 0
+	for i, k := range r.kept {
+		if sizes[k.client] > sizes[r.kept[largest].client] {
+			largest = i
+		}
+	}
+	return largest
 }
 
 func (r *reports) dropLocked(i int) {
@@ -190,17 +212,20 @@ func (r *reports) find(client, call string, started int64) *report.Record {
 
 // Report implements api.Reports.
 func (r *reports) Report(ctx context.Context, client, call string, started int64, f api.ReportFormat) ([]byte, error) {
-	if !r.allowed(client) {
+	turn, ok := r.allowed(client)
+	if !ok {
 		r.cfg.limit(LimitReports)
 		return nil, errReportsOften
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportWait)
 	defer cancel()
-	select {
-	case r.making <- struct{}{}:
-		defer func() { <-r.making }()
-	case <-ctx.Done():
-		return nil, errReportsBusy
+	for _, c := range []chan struct{}{turn, r.making} { // clients take turns, however often one asks
+		select {
+		case c <- struct{}{}:
+			defer func() { <-c }()
+		case <-ctx.Done():
+			return nil, errReportsBusy
+		}
 	}
 	if record := r.find(client, call, started); record != nil {
 		return renderReport(record, f)
@@ -211,19 +236,19 @@ func (r *reports) Report(ctx context.Context, client, call string, started int64
 	return nil, api.ErrNoReport
 }
 
-// allowed reports whether a client may have another report now.
-func (r *reports) allowed(client string) bool {
+// allowed reports whether a client may have another report now, in its turn.
+func (r *reports) allowed(client string) (turn chan struct{}, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := r.rates[client]
-	if l == nil {
+	a := r.rates[client]
+	if a == nil {
 		if len(r.rates) >= maxReportClients {
 			clear(r.rates)
 		}
-		l = rate.NewLimiter(reportsPerSecond, reportsBurst)
-		r.rates[client] = l
+		a = &asker{rate: rate.NewLimiter(reportsPerSecond, reportsBurst), turn: make(chan struct{}, 1)}
+		r.rates[client] = a
 	}
-	return l.Allow()
+	return a.turn, a.rate.Allow()
 }
 
 // renderReport makes a report.
