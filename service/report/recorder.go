@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"slices"
 	"time"
 	"unsafe"
@@ -72,6 +73,16 @@ func (k EventKind) String() string {
 
 // MarshalText returns the name of the kind.
 func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText takes what MarshalText returns.
+func (k *EventKind) UnmarshalText(text []byte) error {
+	i := slices.Index(eventNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("no kind of event: %.40q", text)
+	}
+	*k = EventKind(i)
+	return nil
+}
 
 // A Recorder keeps what is measured of a session: the last quarter of an hour or more by the second, what
 // was before by ten seconds, then by the minute. It takes no more than MaxRecorder, however long the call
