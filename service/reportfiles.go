@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,7 @@ import (
 // leastFree is what stays free on the volume of reports.
 const leastFree = 256 << 20
 
-var errVolumeFull = errors.New("too little room on the volume")
+var errVolumeFull = errors.New("too little room for the report")
 
 // reportFiles are reports in files: a folder for each client, in it two files for each call. Names are made
 // of hashes and times, so that no id can say where a file is.
@@ -56,6 +57,9 @@ func (r *reportFiles) write(client, call string, started int64, bodies map[api.R
 	for _, b := range bodies {
 		size += int64(len(b))
 	}
+	if size > r.keep {
+		return errVolumeFull
+	}
 	if err := r.prune(size); err != nil {
 		return err
 	}
@@ -63,7 +67,7 @@ func (r *reportFiles) write(client, call string, started int64, bodies map[api.R
 	if err != nil {
 		return err
 	}
-	if free < uint64(size)+leastFree || size > r.keep {
+	if free < uint64(size)+leastFree {
 		return errVolumeFull
 	}
 	folder := r.folder(client)
@@ -78,9 +82,12 @@ func (r *reportFiles) write(client, call string, started int64, bodies map[api.R
 	return nil
 }
 
+// newPrefix begins the names of files that are being written.
+const newPrefix = ".new-"
+
 // writeWhole writes a file that is there with all it has, or not.
 func writeWhole(path string, body []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), newPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -95,16 +102,20 @@ func writeWhole(path string, body []byte) error {
 	return err
 }
 
-// prune removes what is too old, and the oldest until there is room for so many bytes.
+// prune removes what is too old, and the oldest until there is room for so many bytes: of a call both
+// formats at once.
 func (r *reportFiles) prune(room int64) error {
-	type file struct {
-		path string
-		size int64
-		at   time.Time
+	type written struct {
+		paths []string
+		size  int64
+		at    time.Time
 	}
-	var files []file
+	calls := make(map[string]*written)
 	total := room
 	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a client was forgotten
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -115,22 +126,32 @@ func (r *reportFiles) prune(room int64) error {
 			}
 			return err
 		}
-		files = append(files, file{path, info.Size(), info.ModTime()})
+		name := path
+		if !strings.HasPrefix(d.Name(), newPrefix) { // left by a crash
+			name = strings.TrimSuffix(path, filepath.Ext(path))
+		}
+		c := calls[name]
+		if c == nil {
+			c = &written{at: info.ModTime()}
+			calls[name] = c
+		}
+		c.paths, c.size = append(c.paths, path), c.size+info.Size()
 		total += info.Size()
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(files, func(a, b file) int { return a.at.Compare(b.at) })
-	for _, f := range files {
-		if r.now().Sub(f.at) <= r.keepFor && total <= r.keep {
+	for _, c := range slices.SortedFunc(maps.Values(calls), func(a, b *written) int { return a.at.Compare(b.at) }) {
+		if r.now().Sub(c.at) <= r.keepFor && total <= r.keep {
 			break
 		}
-		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		for _, path := range c.paths {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
-		total -= f.size
+		total -= c.size
 	}
 	return nil
 }
