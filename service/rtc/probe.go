@@ -175,6 +175,9 @@ func probeOffer(sdp string) (string, error) {
 	var b strings.Builder
 	sections := 0
 	for line := range strings.Lines(sdp) {
+		if strings.HasPrefix(line, "\r") { // which pion skips, and reads what follows
+			return "", ErrProbeOffer
+		}
 		if strings.HasPrefix(line, "m=") {
 			if sections++; !strings.HasPrefix(line, "m=application ") {
 				return "", ErrProbeOffer

@@ -184,6 +184,7 @@ func TestBadProbes(t *testing.T) {
 	for _, bad := range []string{
 		"", "v=0\r\n", strings.Repeat("x", 9000), good + strings.Repeat("a=x\r\n", 2000),
 		strings.Replace(good, "m=application", "m=audio", 1), good + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n",
+		good + "\ra=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\n", good + "\rm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n",
 		"m=application \r\n", strings.ReplaceAll(good, "a=ice-ufrag", "a=x"), strings.ReplaceAll(good, "a=fingerprint", "a=x"),
 	} {
 		for range 5 {
