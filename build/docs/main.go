@@ -1,5 +1,6 @@
 // Command docs writes the tables of docs/operations.md that follow from code: every metric, as the sources
-// declare it, and every limit that counts its hits, and in docs/reliability.md the tests of those limits. With -write it changes the page; else it fails if the
+// declare it, and every limit that counts its hits, and in docs/reliability.md the tests of those limits and the
+// targets of fuzzing. With -write it changes the page; else it fails if the
 // page is not what it would write. The table of configuration keys is checked by the tests of package
 // config, key by key; what a key means is written by hand.
 package main
@@ -20,6 +21,7 @@ import (
 	"strings"
 
 	"rtcd/build/fire/edges"
+	"rtcd/build/fuzzall/targets"
 	"rtcd/service/metrics"
 )
 
@@ -54,7 +56,19 @@ func run(root string, write bool) error {
 	if err != nil {
 		return err
 	}
-	return fill(filepath.Join(root, proof), write, map[string]string{"tests of limits": edges.Table(tested)})
+	fuzzed, err := targets.Find(root)
+	if err != nil {
+		return err
+	}
+	counts, err := targets.ReadCounts(root)
+	if err != nil {
+		return err
+	}
+	fuzz, err := targets.Table(fuzzed, counts)
+	if err != nil {
+		return err
+	}
+	return fill(filepath.Join(root, proof), write, map[string]string{"tests of limits": edges.Table(tested), "fuzz targets": fuzz})
 }
 
 // fill writes the tables of a page, or says that they are not as they would be written.

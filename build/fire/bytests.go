@@ -3,10 +3,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -14,8 +14,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"rtcd/build/fire/edges"
+	"rtcd/build/fuzzall/targets"
 )
 
 // What tests of the packages inject already is run from here, so that it stands in the table with a
@@ -128,57 +130,45 @@ var limitsHold = scenario{
 }
 
 var fuzzing = scenario{
-	id: "F25", title: "malformed input of every kind", promises: []string{"P7"},
+	id: "F25", title: "malformed input of every kind", promises: []string{"P7"}, budget: 60 * time.Second,
 	criterion: "no crash, no hang, memory within 16 times the input",
 	run: func(ctx context.Context, t *trial) error {
-		out, err := exec.CommandContext(ctx, "go", "list", "./...").Output()
+		all, err := targets.Find(".")
 		if err != nil {
-			return fmt.Errorf("list packages: %w", err)
+			return err
 		}
-		each := "2s"
-		if !t.quick {
-			each = "60s"
+		counts, err := targets.ReadCounts(".")
+		if err != nil {
+			return err
 		}
-		execs, targets, failed := 0, 0, 0
-		for _, pkg := range strings.Fields(string(out)) {
-			list, err := exec.CommandContext(ctx, "go", "test", "-list", "^Fuzz", pkg).Output()
-			if err != nil {
-				return fmt.Errorf("list fuzz targets of %s: %w", pkg, err)
-			}
-			for _, target := range strings.Fields(string(list)) {
-				if !strings.HasPrefix(target, "Fuzz") {
-					continue
-				}
-				if t.quick && targets >= 16 {
-					break
-				}
-				targets++
-				n, ok := fuzz(ctx, pkg, target, each)
-				execs += n
-				if !ok {
-					failed++
-					t.shortfall("%s of %s found something", target, pkg)
-				}
-			}
+		before := int64(0)
+		for _, n := range counts {
+			before += n
 		}
-		t.result.Count = execs
-		t.result.More["targets"] = targets
-		t.promise("P7", failed == 0 && targets > 0, execs, fmt.Sprintf("inputs to %d targets", targets), "%d targets found something", failed)
+		// All seeds of all targets; then some, or all, are fuzzed.
+		folders := make(map[string]bool)
+		for _, target := range all {
+			folders["./"+target.Folder] = true
+		}
+		seeds, err := t.goTest(ctx, append([]string{"-run", "^Fuzz"}, slices.Sorted(maps.Keys(folders))...)...)
+		if err != nil {
+			return err
+		}
+		t.expect(seeds.failed == 0, "seeds fail: %s", strings.Join(seeds.failures, ", "))
+		length, fuzzed := "30s", all
+		if t.quick {
+			length = "1s"
+			t.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			fuzzed = all[:min(4, len(all))]
+		}
+		for _, target := range fuzzed {
+			n, err := targets.Run(ctx, target, length, io.Discard)
+			t.result.Count += int(n)
+			t.expect(err == nil, "%v", err)
+		}
+		t.result.More["targets"], t.result.More["seeds"], t.result.More["counted_before"] = len(all), seeds.passed, before
+		t.promise("P7", len(t.result.Shortfalls) == 0 && len(all) >= 16, t.result.Count+seeds.passed, fmt.Sprintf("inputs to %d targets", len(all)),
+			"%d of them made trouble; %d inputs in runs before", len(t.result.Shortfalls), before)
 		return ctx.Err()
 	},
-}
-
-// fuzz runs one target and returns how many inputs it was given.
-func fuzz(ctx context.Context, pkg, target, length string) (execs int, ok bool) {
-	out, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+target+"$", "-fuzztime", length,
-		"-fuzzminimizetime", "10x", pkg).CombinedOutput()
-	counted := regexp.MustCompile(`execs: (\d+)`)
-	lines := bufio.NewScanner(bytes.NewReader(out))
-	for lines.Scan() {
-		if m := counted.FindStringSubmatch(lines.Text()); m != nil {
-			execs, _ = strconv.Atoi(m[1])
-		}
-	}
-	late := bytes.Contains(out, []byte("context deadline exceeded")) && !bytes.Contains(out, []byte("Failing input"))
-	return execs, err == nil || late
 }

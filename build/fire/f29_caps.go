@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -102,7 +103,16 @@ func (c *capper) hit(ctx context.Context, limit string, before, want int) error 
 // candidates: of the 33rd on, none is used.
 func (c *capper) candidates(ctx context.Context) error {
 	const most = 32
-	q, err := c.person(nil)
+	var told atomic.Int64
+	q, err := c.person(func(cfg *rtctest.EndpointConfig) {
+		send := cfg.Send
+		cfg.Send = func(typ wire.SignalType, data []byte) {
+			if typ == wire.SignalICE {
+				told.Add(1)
+			}
+			send(typ, data)
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -110,7 +120,6 @@ func (c *capper) candidates(ctx context.Context) error {
 	if err := q.Connect(ctx); err != nil {
 		return err
 	}
-	own := len(q.Candidates())
 	before, err := c.hits(ctx, "remote_candidates")
 	if err != nil {
 		return err
@@ -129,7 +138,7 @@ func (c *capper) candidates(ctx context.Context) error {
 		}
 		return q.Backend.Conn.Flush(ctx)
 	}
-	if err := tell(own, most); err != nil {
+	if err := tell(int(told.Load()), most); err != nil {
 		return err
 	}
 	if err := c.hit(ctx, "remote_candidates", before, 0); err != nil {

@@ -1,58 +1,70 @@
 // Command fuzzall runs every fuzz target of the module in turn, each for FUZZTIME (default 30s).
+//
+//	go run ./build/fuzzall [-count] [-run regexp]
+//
+// With -count it adds the number of inputs of each to docs/reliability/fuzz.json, from which
+// go run ./build/docs -write makes the table in docs/reliability.md.
 package main
 
 import (
-	"bytes"
+	"cmp"
+	"context"
+	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"strings"
+	"os/signal"
+	"regexp"
+
+	"rtcd/build/fuzzall/targets"
 )
 
 func main() {
-	length := os.Getenv("FUZZTIME")
-	if length == "" {
-		length = "30s"
-	}
-	packages, err := exec.Command("go", "list", "./...").Output()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "fuzzall: list packages:", err)
-		os.Exit(1)
-	}
-	targets, failed := 0, 0
-	for _, pkg := range strings.Fields(string(packages)) {
-		list, err := exec.Command("go", "test", "-list", "^Fuzz", pkg).Output()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "fuzzall: list targets of", pkg, err)
-			os.Exit(1)
-		}
-		for _, target := range strings.Fields(string(list)) {
-			if !strings.HasPrefix(target, "Fuzz") {
-				continue
-			}
-			targets++
-			fmt.Printf("== %s %s for %s\n", pkg, target, length)
-			// A small bound on minimising: interesting inputs are many, and time is for finding.
-			cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+target+"$",
-				"-fuzztime", length, "-fuzzminimizetime", "10x", pkg)
-			var out bytes.Buffer
-			cmd.Stdout = io.MultiWriter(os.Stdout, &out)
-			cmd.Stderr = cmd.Stdout
-			if cmd.Run() != nil && !outOfTime(out.String()) {
-				failed++
-			}
-		}
-	}
-	fmt.Printf("%d fuzz targets, %d failed\n", targets, failed)
-	if failed > 0 {
+	count := flag.Bool("count", false, "add the number of inputs to "+targets.CountFile)
+	pattern := flag.String("run", "", "run targets whose folder and name match the `regexp` only")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *pattern, *count); err != nil {
+		fmt.Fprintln(os.Stderr, "fuzzall:", err)
 		os.Exit(1)
 	}
 }
 
-// outOfTime reports whether a run failed only because its time was over in the middle of an input:
-// the go command then says so and writes no failing input.
-func outOfTime(out string) bool {
-	return strings.Contains(out, "context deadline exceeded") &&
-		!strings.Contains(out, "Failing input") && !strings.Contains(out, "panic") && !strings.Contains(out, "fatal error")
+func run(ctx context.Context, pattern string, count bool) error {
+	chosen, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	all, err := targets.Find(".")
+	if err != nil {
+		return err
+	}
+	length := cmp.Or(os.Getenv("FUZZTIME"), "30s")
+	ran, failed, total := 0, 0, int64(0)
+	for _, t := range all {
+		if !chosen.MatchString(t.Key()) || ctx.Err() != nil {
+			continue
+		}
+		ran++
+		fmt.Printf("== %s for %s\n", t.Key(), length)
+		execs, err := targets.Run(ctx, t, length, os.Stdout)
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintln(os.Stderr, "fuzzall:", err)
+			failed++
+		}
+		total += execs
+		if count {
+			if err := targets.Add(".", t.Key(), execs); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Printf("%d fuzz targets, %d inputs, %d failed\n", ran, total, failed)
+	switch {
+	case failed > 0:
+		return fmt.Errorf("%d of %d targets failed", failed, ran)
+	case ran == 0:
+		return fmt.Errorf("no target matches %q", pattern)
+	}
+	return ctx.Err()
 }
