@@ -102,7 +102,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, media: media, codecs: codecs, logger: loggerFactory{cfg.Log}, aliases: newAliases()}
+	e := &Engine{cfg: cfg, media: media, codecs: codecs, logger: newLoggerFactory(cfg.Log), aliases: newAliases()}
 	local := make(map[netip.Addr]bool, len(cfg.Local))
 	for _, a := range cfg.Local {
 		local[a.Unmap()] = true
@@ -206,7 +206,7 @@ func (e *Engine) NewPeer(ctx context.Context, cert webrtc.Certificate) (*Peer, e
 func (e *Engine) settings(tap *keyTap) (webrtc.SettingEngine, error) {
 	s := webrtc.SettingEngine{LoggerFactory: e.logger}
 	s.SetLite(e.cfg.Lite)
-	s.SetICEUDPMux(e.udp)
+	s.SetICEUDPMux(&guardedMux{e.udp, new(guard)})
 	if e.tcp != nil {
 		s.SetICETCPMux(e.tcp)
 	}
@@ -228,9 +228,6 @@ func (e *Engine) settings(tap *keyTap) (webrtc.SettingEngine, error) {
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
 		return s, fmt.Errorf("set dtls role: %w", err)
 	}
-	// HelloVerify (RFC 6347 section 4.2.1) is against forged sources. ICE hands DTLS nothing but what
-	// comes from where a check with the right password came from.
-	s.SetDTLSInsecureSkipHelloVerify(true)
 	s.SetSRTPProtectionProfiles(srtpProfiles...)
 	s.SetDTLSKeyLogWriter(tap)
 	s.SetDTLSServerHelloMessageHook(tap.serverHello)

@@ -10,9 +10,12 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/ice/v4"
+
+	"rtcd/service/rtc/netio"
 )
 
 // Bounds of one agent on a socket.
@@ -106,8 +109,30 @@ func (m *udpMux) deliver(b []byte, from netip.AddrPort) {
 		m.translate(a, b, from)
 		return
 	}
-	if c := m.find(name, from); c != nil {
-		c.push(b, from)
+	c := m.find(name, from)
+	if c == nil {
+		return
+	}
+	if g := c.guard.Load(); g != nil && isDTLS(b) {
+		held, ok := g.admit(b)
+		if !ok {
+			m.refused()
+			return
+		}
+		for _, part := range held {
+			c.push(part, from)
+		}
+		if held != nil {
+			return
+		}
+	}
+	c.push(b, from)
+}
+
+// refused counts a datagram that a guard did not let pass.
+func (m *udpMux) refused() {
+	if n, ok := m.conn.(interface{ Dropped(netio.Drop) }); ok {
+		n.Dropped(netio.DropForged)
 	}
 }
 
@@ -237,6 +262,8 @@ type udpConn struct {
 	wake chan struct{} // has something when there may be something to read
 	gone chan struct{} // closed by Close
 
+	guard atomic.Pointer[guard] // of the peer; nil: none
+
 	mu     sync.Mutex
 	closed bool
 	first  *datagram // of the queue
@@ -338,6 +365,9 @@ func (c *udpConn) translated(b []byte, to netip.AddrPort) []byte {
 func (c *udpConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port()) // as netio tells sources
 	size := len(b)
+	if g := c.guard.Load(); g != nil && isDTLS(b) {
+		g.sent(b)
+	}
 	if b = c.translated(b, to); b == nil {
 		return size, nil
 	}

@@ -126,6 +126,9 @@ func (c *packetConn) agent(stun []byte) []byte {
 	return nil
 }
 
+// Dropped counts a datagram that was handed to ICE and dropped before it had it.
+func (c *packetConn) Dropped(reason Drop) { c.mux.counters.drop(reason) }
+
 // ReadFromAddrPort waits for a control datagram.
 func (c *packetConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {

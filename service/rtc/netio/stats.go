@@ -16,6 +16,7 @@ const (
 	DropTruncated                // received: longer than any buffer of ours
 	DropUnknownMedia             // received: RTP or RTCP from a path without keys
 	DropAlert                    // received: plaintext DTLS alert, which anybody can forge
+	DropForged                   // received: DTLS that the endpoint cannot have sent at that time
 	DropSourceBudget             // received: control packets above the rate of one source
 	DropGlobalBudget             // received: control packets above the rate of all sources
 	DropControlQueue             // received: control queue full
@@ -37,8 +38,8 @@ const (
 )
 
 var dropNames = [numDrops]string{
-	"malformed", "truncated", "unknown media", "plaintext alert", "source budget",
-	"global budget", "control queue", "send buffer", "unreachable", "forbidden", "too large",
+	"malformed", "truncated", "unknown media", "plaintext alert", "forged handshake",
+	"source budget", "global budget", "control queue", "send buffer", "unreachable", "forbidden", "too large",
 	"send error", "paused", "no path", "stream queue", "connection limit", "connections per source",
 	"first frame", "frame size", "idle", "stalled",
 }
