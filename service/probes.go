@@ -254,11 +254,20 @@ func (p *probes) Offer(ctx context.Context, from netip.Addr, token, transport, s
 		p.log.Debug("probe refused", "probeID", i.id, "err", err)
 		return "", api.Refuse(http.StatusBadRequest, "bad_offer", rtc.ErrProbeOffer)
 	case errors.Is(err, rtc.ErrTooManyProbes):
+		p.untry(i, t)
 		return "", busy{err, 20 * time.Second}
 	case errors.Is(err, rtc.ErrDraining):
+		p.untry(i, t)
 		return "", unavailable{err}
 	}
 	return answer, err
+}
+
+// untry takes an attempt back of which nothing was made: who is told to come again must be let.
+func (p *probes) untry(i *invitation, t rtc.ProbeTransport) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(i.tried, t)
 }
 
 // Report implements api.Probes.
