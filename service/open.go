@@ -15,6 +15,7 @@ import (
 	"rtcd/service/api/wire"
 	"rtcd/service/api/ws"
 	"rtcd/service/auth"
+	"rtcd/service/logging"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
 	"rtcd/service/rtc"
@@ -136,7 +137,7 @@ func (s *Server) openAuth() error {
 		cfg.CertBind, cfg.CertFingerprints = auth.CertBind(tls.ClientCertBind), prints
 		cfg.RequireCert = tls.ClientAuth == config.ClientAuthRequire
 	}
-	a, err := auth.New(cfg, keyStore{s.store, s.log}, s.log)
+	a, err := auth.New(cfg, keyStore{s.store, logging.Quiet(s.log)}, logging.Quiet(s.log))
 	if err != nil {
 		return fmt.Errorf("set up authentication: %w", err)
 	}
@@ -153,7 +154,7 @@ func (s *Server) openAccess() error {
 		ManagedCallsPerClient: orNone(s.cfg.RTC.Limits.CallsPerClient),
 		IsConflict:            isConflict,
 		OnLimit:               func(limit string) { s.metrics.LimitHit(metrics.Limit(limit)) },
-		Log:                   s.log,
+		Log:                   logging.Quiet(s.log),
 	}, callIDs{s.store, s.metrics})
 	if s.inherited != nil {
 		s.access.Import(s.inherited.state.Access)

@@ -22,6 +22,7 @@ import (
 
 	"rtcd/config"
 	"rtcd/service/api"
+	"rtcd/service/logging"
 	"rtcd/service/metrics"
 	"rtcd/service/rtc"
 )
@@ -88,7 +89,7 @@ func (s *Server) openProbes() *probes {
 			return err == nil && epoch >= c.Epoch && !c.Revoked
 		},
 		origin:  func(host string) string { return probeOrigin(s.cfg, s.public.Addr(), host) },
-		metrics: s.metrics, log: s.log,
+		metrics: s.metrics, log: logging.Quiet(s.log),
 		byID: make(map[string]*invitation), byInviter: make(map[string]int), sources: make(map[netip.Prefix]*rate.Limiter),
 	}
 }

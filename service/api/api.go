@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"rtcd/service/api/internal/quietlog"
+	"rtcd/service/logging"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
 )
@@ -58,6 +59,8 @@ type handler struct {
 	policy  *policy.Table
 	log     *slog.Logger
 	quiet   *quietlog.Logger
+	perID   *slog.Logger     // a few lines in a while per message and client
+	refused *logging.Limiter // of audit lines of requests that failed, per line and status
 	scrape  http.Handler
 	about   []byte // answer of /version
 	profile http.Handler
@@ -87,6 +90,7 @@ func newHandler(p plane, cfg Config, deps Deps, e Exposure) *handler {
 	}
 	h.scrape = h.Metrics.Handler()
 	h.quiet = quietlog.New(h.log)
+	h.perID, h.refused = logging.Quiet(h.log, "clientID"), logging.NewBurstLimiter()
 	h.routes = routesOf(p, h)
 	if h.cfg.Build.Version == "" {
 		h.cfg.Build.Version = DefaultVersion

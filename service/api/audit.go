@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"unicode/utf8"
 
 	"rtcd/service/audit"
@@ -116,6 +117,13 @@ func (a *auditLine) log(h *handler, r *http.Request) {
 	if !h.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
+	var suppressed uint64
+	if a.err != nil { // anybody can make requests that fail
+		ok := false
+		if ok, suppressed = h.refused.Allow(a.name + strconv.Itoa(a.code)); !ok {
+			return
+		}
+	}
 	attrs := []slog.Attr{
 		slog.String("remoteAddr", r.RemoteAddr),
 		slog.String("method", clip(r.Method, 16)),
@@ -129,6 +137,9 @@ func (a *auditLine) log(h *handler, r *http.Request) {
 		attrs = append(attrs, slog.String("status", "fail"), slog.String("error", clip(a.err.Error(), lineURLBytes)))
 	} else {
 		attrs = append(attrs, slog.String("status", "success"))
+	}
+	if suppressed > 0 {
+		attrs = append(attrs, slog.Uint64("suppressed", suppressed))
 	}
 	h.log.LogAttrs(ctx, slog.LevelDebug, a.name, attrs...)
 }

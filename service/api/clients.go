@@ -39,7 +39,7 @@ func (x *exchange) register() {
 		return
 	}
 	x.write(http.StatusCreated, map[string]string{"clientID": id, "code": "201"})
-	x.h.log.Info("client registered", "clientID", id)
+	x.h.perID.Info("client registered", "clientID", id)
 }
 
 // sameSecret compares in a time that tells nothing. No secret is the same as anything.
@@ -66,7 +66,7 @@ func (x *exchange) login() {
 	x.p.ClientID = id // who has shown the key
 	x.secret()
 	x.write(http.StatusOK, map[string]string{"bearerToken": token, "code": "200"})
-	x.h.log.Info("client logged in", "clientID", id)
+	x.h.perID.Info("client logged in", "clientID", id)
 }
 
 // mayUnregister is the gate of /unregister.
@@ -99,7 +99,7 @@ func (x *exchange) unregister() {
 		return
 	}
 	x.done()
-	x.h.log.Info("client unregistered", "clientID", id)
+	x.h.perID.Info("client unregistered", "clientID", id)
 }
 
 // rotateSelf serves PUT /clients/self/key.
@@ -118,7 +118,7 @@ func (x *exchange) rotate(id string, epoch uint64) {
 		return
 	}
 	x.done()
-	x.h.log.Info("key of client replaced", "clientID", id, "grace", grace)
+	x.h.perID.Info("key of client replaced", "clientID", id, "grace", grace)
 }
 
 // refresh serves POST /token/refresh.

@@ -3,6 +3,7 @@ package logging
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -15,17 +16,19 @@ const (
 	otherReasons = "other"
 )
 
-// A Limiter lets one line per reason through in an interval and counts the others. Its methods are
-// safe for concurrent use.
+// A Limiter lets one line per reason through in an interval, or a few, and counts the others. Its
+// methods are safe for concurrent use.
 type Limiter struct {
 	interval time.Duration
+	burst    int // lines in an interval
 
-	mu      sync.Mutex // guards reasons
-	reasons map[string]*reason
+	mu      sync.Mutex         // guards reasons
+	reasons map[string]*reason // nil at first
 }
 
 type reason struct {
-	last       time.Time
+	last       time.Time // when its interval began
+	lines      int       // in it
 	suppressed uint64
 }
 
@@ -34,7 +37,14 @@ func NewLimiter(interval time.Duration) *Limiter {
 	if interval <= 0 {
 		interval = defaultInterval
 	}
-	return &Limiter{interval: interval, reasons: map[string]*reason{}}
+	return newLimiter(interval, 1)
+}
+
+// NewBurstLimiter returns a limiter that lets Burst lines through in 10 s.
+func NewBurstLimiter() *Limiter { return newLimiter(defaultInterval, Burst) }
+
+func newLimiter(interval time.Duration, burst int) *Limiter {
+	return &Limiter{interval: interval, burst: burst}
 }
 
 // Allow reports whether a line with this reason may be written now, and how many have not been
@@ -46,21 +56,37 @@ func (l *Limiter) Allow(why string) (ok bool, suppressed uint64) {
 	r := l.reasons[why]
 	if r == nil {
 		if len(l.reasons) >= maxReasons {
+			l.forgetLocked(now)
+		}
+		if len(l.reasons) >= maxReasons {
 			why = otherReasons
 			r = l.reasons[why]
 		}
 		if r == nil {
-			l.reasons[why] = &reason{last: now}
+			if l.reasons == nil {
+				l.reasons = make(map[string]*reason)
+			}
+			l.reasons[why] = &reason{last: now, lines: 1}
 			return true, 0
 		}
 	}
-	if now.Sub(r.last) < l.interval {
-		r.suppressed++
-		return false, 0
+	if now.Sub(r.last) >= l.interval {
+		suppressed = r.suppressed
+		*r = reason{last: now, lines: 1}
+		return true, suppressed
 	}
-	suppressed = r.suppressed
-	r.last, r.suppressed = now, 0
-	return true, suppressed
+	if r.lines < l.burst {
+		r.lines++
+		return true, 0
+	}
+	r.suppressed++
+	return false, 0
+}
+
+// forgetLocked makes room: reasons whose interval is over and that have held nothing back are as if
+// they had never come.
+func (l *Limiter) forgetLocked(now time.Time) {
+	maps.DeleteFunc(l.reasons, func(_ string, r *reason) bool { return r.suppressed == 0 && now.Sub(r.last) >= l.interval })
 }
 
 // Log writes a line if Allow lets it, with the attribute suppressed if others were held back. The

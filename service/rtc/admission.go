@@ -52,7 +52,11 @@ func (s *Server) JoinAs(groupID string, j wire.Join, g Grant) error {
 				return err
 			}
 			ses.tenant.SessionStarted()
-			ses.log.Info("session joined", "userID", info.UserID, "role", string(g.Role))
+			attrs := []any{"userID", info.UserID}
+			if g.Role != "" {
+				attrs = append(attrs, "role", string(g.Role))
+			}
+			ses.log.Info("session joined", attrs...)
 			return nil
 		}
 		s.mu.Unlock()

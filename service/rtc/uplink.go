@@ -129,7 +129,7 @@ func (s *session) publish(section engine.Section, st forward.Stream, source forw
 		s.trackEnded(p)
 		return
 	}
-	s.log.Info("publication started", "trackID", p.trackID, "mid", st.MID, "ssrc", st.SSRC, "codec", p.codec.mime)
+	s.log.Info("publication started", "source", source.String(), "mid", st.MID, "ssrc", st.SSRC, "codec", p.codec.mime)
 }
 
 // trackEnded takes back the metrics of a publication of this session.

@@ -20,6 +20,7 @@ import (
 
 	"rtcd/service/api/internal/quietlog"
 	"rtcd/service/api/wire"
+	"rtcd/service/logging"
 	"rtcd/service/metrics"
 	"rtcd/service/policy"
 )
@@ -173,7 +174,7 @@ func New(cfg Config, calls Calls, m *metrics.Metrics, log *slog.Logger) *Server 
 		cfg:     cfg.withDefaults(),
 		calls:   calls,
 		metrics: m,
-		log:     log,
+		log:     logging.Quiet(log, "clientID"),
 		quiet:   quietlog.New(log),
 		stop:    make(chan struct{}),
 		clients: make(map[string]*client),
