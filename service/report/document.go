@@ -227,7 +227,11 @@ func (c *Call) Sentence(f *Finding) string {
 	case Disconnect:
 		return fmt.Sprintf("%s%s was cut: nothing came for up to %.0f s.", when, whose, math.Ceil(float64(e.QuietMs)/1000))
 	case Restart:
-		return fmt.Sprintf("%s%s was made anew or moved %d times.", when, whose, e.Times)
+		times := "once"
+		if e.Times > 1 {
+			times = fmt.Sprint(e.Times, " times")
+		}
+		return fmt.Sprintf("%s%s was made anew or moved %s.", when, whose, times)
 	case Fallback:
 		return when + "the media of " + who + " went over TCP: UDP did not get through. Losses then show as delays."
 	case Stall:

@@ -167,12 +167,13 @@ func TestServerIsFoundSlow(t *testing.T) {
 // A connection that had to be made anew is found, however often in one line, and one that never was.
 func TestConnectionsAreFound(t *testing.T) {
 	call := made(func(int, *Sample) {})
-	for _, k := range []int64{20, 50, 90} {
-		kind := Restarted
-		if k == 50 {
-			kind = Moved
-		}
-		call.Sessions[0].Events = append(call.Sessions[0].Events, Event{Unix: call.Started + k*1000, Kind: kind})
+	for _, e := range []Event{
+		{Unix: 1000, Kind: ConnectedFirst}, {Unix: 3000, Kind: Moved}, // it finds its path
+		{Unix: 19_990, Kind: Moved}, {Unix: 20_000, Kind: Restarted}, // which is one
+		{Unix: 50_000, Kind: Moved}, {Unix: 90_000, Kind: Restarted},
+	} {
+		e.Unix += call.Started
+		call.Sessions[0].Events = append(call.Sessions[0].Events, e)
 	}
 	findings := Analyse(call)
 	if len(findings) != 1 || findings[0].Kind != Restart || findings[0].Leg != Path || findings[0].Evidence.Times != 3 ||

@@ -1,5 +1,7 @@
 package report
 
+import "slices"
+
 // uplink finds what was wrong with the way from the endpoint.
 func (a *examination) uplink(cuts []stretch) []Finding {
 	p := a.session.Points
@@ -158,22 +160,45 @@ func (a *examination) path(known []Finding) []Finding {
 	if s := a.find(least, func(i int) bool { return p[i].State&OverTCP != 0 && p[i].State&Connected != 0 }); len(s) > 0 {
 		out = append(out, a.finding(Fallback, Path, stretch{s[0].from, s[len(s)-1].to}, 0.95, 0.2))
 	}
-	n, first, last := 0, int64(0), int64(0)
-	for _, e := range a.session.Events {
-		if e.Kind == Restarted || e.Kind == Moved {
-			if n++; n == 1 {
-				first = e.Unix / 1000
-			}
-			last = e.Unix / 1000
-		}
-	}
+	n, first, last := a.moves()
 	if n > 0 {
 		out = append(out, Finding{
-			Kind: Restart, Leg: Path, Session: a.session.ID, From: first, To: last + 1, Confidence: 0.9,
+			Kind: Restart, Leg: Path, Session: a.session.ID, From: first / 1000, To: last/1000 + 1, Confidence: 0.9,
 			Weight: 2 * float64(n), Evidence: Evidence{Times: n},
 		})
 	}
 	return out
+}
+
+// Moves that tell of nothing bad, in ms.
+const (
+	choosing = 10_000 // after the connection: the best path is being found
+	arriving = 2_000  // around a restart, which they are part of
+)
+
+// moves counts how often the connection was made anew or moved, and says when first and last, in
+// milliseconds since 1970.
+func (a *examination) moves() (n int, first, last int64) {
+	connected, restarted := int64(-choosing), []int64(nil)
+	for _, e := range a.session.Events {
+		switch e.Kind {
+		case ConnectedFirst:
+			connected = e.Unix
+		case Restarted:
+			restarted = append(restarted, e.Unix)
+		}
+	}
+	for _, e := range a.session.Events {
+		if e.Kind != Restarted && e.Kind != Moved || e.Kind == Moved && (e.Unix-connected < choosing ||
+			slices.ContainsFunc(restarted, func(at int64) bool { return max(e.Unix-at, at-e.Unix) < arriving })) {
+			continue
+		}
+		if n++; n == 1 {
+			first = e.Unix
+		}
+		last = e.Unix
+	}
+	return n, first, last
 }
 
 // others finds what is no network's fault, or a consequence of what nothing else explains.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"rtcd/service/report"
+	"rtcd/service/rtc"
 	"rtcd/service/rtc/rtctest"
 )
 
@@ -58,5 +59,34 @@ func TestSampleTellsLossByDirection(t *testing.T) {
 				check("s1 down", s1.Down.Loss(), 0)
 			})
 		})
+	}
+}
+
+// The report says that media goes over TCP, and from which network, but no whole address.
+func TestReportOfTCP(t *testing.T) {
+	ctx := deadline(t, 60*time.Second)
+	b := rtctest.NewBackend(t, func(c *rtc.Config) { c.CallRecord = func(string, *report.Record) {} })
+	for name, tcp := range map[string]bool{"ann": true, "ben": false} {
+		connectAndPublish(ctx, t, b.Join(t, "g", "call", name, rtctest.EndpointConfig{TCPOnly: tcp}), name)
+	}
+	var findings []report.Finding
+	networks := make(map[string]string)
+	awaitThat(t, "the finding", func() bool {
+		r, ok := b.Server.Record("g", "call")
+		if !ok {
+			t.Fatal("no record")
+		}
+		c := r.Open(time.Now().UnixMilli())
+		for _, s := range c.Sessions {
+			networks[s.ID] = s.Network
+		}
+		findings = report.Analyse(c)
+		return len(findings) > 0
+	})
+	if f := findings[0]; len(findings) > 1 || f.Kind != report.Fallback || f.Session != "ann" {
+		t.Errorf("found %+v", findings)
+	}
+	if networks["ann"] != "tcp 127.0.0.0/24" || networks["ben"] != "udp 127.0.0.0/24" {
+		t.Errorf("they come from %q", networks)
 	}
 }

@@ -122,19 +122,31 @@ func (q *quality) note(ev CallEvent) {
 	if !ok {
 		return
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.recorder == nil {
-		return
-	}
 	detail := ev.Detail
 	switch ev.Type {
 	case ParticipantConnected, ParticipantMoved:
-		detail = q.network // and no address, unless that is wanted
+		detail = q.from() // and no address, unless that is wanted
 	case StreamStarted:
 		detail = ev.Codec
 	}
-	q.recorder.Event(report.Event{Unix: time.Now().UnixMilli(), Kind: kind, Stream: ev.Source, Detail: detail})
+	q.record(report.Event{Kind: kind, Stream: ev.Source, Detail: detail})
+}
+
+// record records that something takes place now. It may be called with locks held.
+func (q *quality) record(e report.Event) {
+	e.Unix = time.Now().UnixMilli()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.recorder != nil {
+		q.recorder.Event(e)
+	}
+}
+
+// from returns where the media comes from.
+func (q *quality) from() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.network
 }
 
 // on notes the path that the media takes.

@@ -5,6 +5,7 @@ import (
 
 	"rtcd/service/api/wire"
 	"rtcd/service/metrics"
+	"rtcd/service/report"
 	"rtcd/service/rtc/negotiate"
 )
 
@@ -16,7 +17,7 @@ const (
 	arriveTime   = 4 * time.Second         // for the endpoint to arrive, once it has answered
 	busyPause    = 500 * time.Millisecond  // while another offer is in flight
 	maxRestarts  = 5                       // offered in one outage
-	outageTime   = 30 * time.Second        // as long as ICE has (RFC 7675 section 5.1)
+	outageTime   = 29 * time.Second        // until the end: consent lasts 30 s (RFC 7675 section 5.1)
 	restartPause = time.Second             // before the next outage is acted upon, doubling after false alarms
 	maxPause     = 30 * time.Second
 )
@@ -207,6 +208,9 @@ func (s *session) restartEnded(outcome metrics.RestartOutcome) {
 	if r.offers > 0 && outcome != "" {
 		s.server.cfg.Metrics.Restarted(outcome)
 		s.log.Info("ice restart over", "outcome", string(outcome), "took", now.Sub(r.since).Round(time.Millisecond), "offers", r.offers)
+	}
+	if outcome == metrics.RestartCompleted {
+		s.quality.record(report.Event{Kind: report.Restarted, Detail: "after " + now.Sub(r.since).Round(time.Millisecond).String()})
 	}
 	if outcome == metrics.RestartNeedless {
 		s.watch.alarmed.Store(true)

@@ -61,6 +61,8 @@ type session struct {
 	offerRoute  negotiate.Route // of our latest offer
 	restart     restart
 	connected   bool
+	away        bool                // disconnected since
+	path        netio.Path          // of its media
 	settled     time.Time           // when candidates of TCP are to be given up, if ever
 	channel     *webrtc.DataChannel // the first that was offered
 	channelOpen bool
@@ -226,11 +228,11 @@ func (s *session) expire(now time.Time) {
 // settle notes the path that the session is on. Once it has been on UDP for a while it is not
 // expected to go over to TCP without a restart of ICE.
 func (s *session) settle(path netio.Path) {
-	s.settled = time.Time{}
+	s.settled, s.path = time.Time{}, path
 	if !path.TCP() {
 		s.settled = time.Now().Add(s.server.cfg.times.settle)
-		s.quality.on(path, s.server.cfg.RecordAddresses)
 	}
+	s.quality.on(path, s.server.cfg.RecordAddresses)
 }
 
 // closeTransport gives everything back that the loop owns.
@@ -297,12 +299,14 @@ func (s *session) connectionChanged(state webrtc.PeerConnectionState) {
 		s.quality.connected.Store(true)
 		if !s.connected {
 			s.attach()
-		} else {
+		} else if s.away { // otherwise a restart has come in time
 			s.note(ParticipantReconnected, "")
 		}
+		s.away = false
 	case webrtc.PeerConnectionStateDisconnected:
 		s.server.cfg.Metrics.ConnStateChanged(metrics.Disconnected)
 		s.log.Warn("session disconnected")
+		s.away = true
 		s.note(ParticipantDisconnected, "")
 		s.quality.connected.Store(false)
 	case webrtc.PeerConnectionStateFailed:
@@ -355,9 +359,12 @@ func (s *session) pairChanged() {
 		s.log.Warn("move media", "err", err)
 		return
 	}
+	moved := path != s.path
 	s.settle(path)
-	s.log.Info("session moved", "path", path.String())
-	s.note(ParticipantMoved, path.String())
+	if moved { // and not back to where it was, as after a restart that was needless
+		s.log.Info("session moved", "path", path.String())
+		s.note(ParticipantMoved, path.String())
+	}
 	s.restartArrived()
 }
 
