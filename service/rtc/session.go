@@ -11,6 +11,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"rtcd/service/api/wire"
+	"rtcd/service/logging"
 	"rtcd/service/metrics"
 	"rtcd/service/report"
 	"rtcd/service/rtc/channel"
@@ -89,7 +90,7 @@ func newSession(srv *Server, c *call, info SessionInfo, grant Grant, budget *for
 		budget:    budget,
 		joined:    time.Now(),
 		tenant:    srv.cfg.Metrics.Tenant(info.GroupID),
-		log:       srv.log.With("groupID", info.GroupID, "callID", info.CallID, "sessionID", info.SessionID),
+		log:       logging.Quiet(srv.log.With("groupID", info.GroupID, "callID", info.CallID, "sessionID", info.SessionID), "source", "what"),
 		inbox:     newMailbox(),
 		gone:      make(chan struct{}),
 		done:      make(chan struct{}),

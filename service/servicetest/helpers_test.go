@@ -25,6 +25,19 @@ const adminKey = "the-admin-key-of-these-tests-0123456789"
 // address of its API. A nil log discards.
 func start(t *testing.T, change func(*config.Config), log io.Writer) string {
 	t.Helper()
+	if log == nil {
+		log = io.Discard
+	}
+	addr, _ := startWith(t, change, service.Options{
+		Log:         slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		MemoryStore: true,
+	})
+	return addr
+}
+
+// startWith is start with any options. It returns what stops the server before the test's end, too.
+func startWith(t *testing.T, change func(*config.Config), opts service.Options) (addr string, end func()) {
+	t.Helper()
 	cfg := config.Default()
 	cfg.API.HTTP.ListenAddress = "127.0.0.1:0"
 	cfg.API.Admin.ListenAddress = ""
@@ -39,20 +52,14 @@ func start(t *testing.T, change func(*config.Config), log io.Writer) string {
 	if change != nil {
 		change(&cfg)
 	}
-	if log == nil {
-		log = io.Discard
-	}
-	srv, err := service.New(t.Context(), cfg, service.Options{
-		Log:         slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		MemoryStore: true,
-	})
+	srv, err := service.New(t.Context(), cfg, opts)
 	if err != nil {
 		t.Fatalf("start server: %v", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	go func() { stopped <- srv.Run(ctx) }()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		stop()
 		select {
 		case err := <-stopped:
@@ -63,7 +70,8 @@ func start(t *testing.T, change func(*config.Config), log io.Writer) string {
 			t.Error("server does not stop")
 		}
 	})
-	return srv.Addr().String()
+	t.Cleanup(end)
+	return srv.Addr().String(), end
 }
 
 // connected makes a backend that is registered and has a link.
