@@ -30,9 +30,9 @@ lint:
 bench:
 	go run ./build/bench $(BENCH)
 
-# Every fuzz target for 30 seconds; FUZZTIME=5m make fuzz for more.
+# Every fuzz target for 30 seconds; FUZZTIME=5m make fuzz for more, FUZZ=-count to keep count.
 fuzz:
-	go run ./build/fuzzall
+	go run ./build/fuzzall $(FUZZ)
 
 # Faults are injected into a real server, and what is promised of it is checked: hours, as root, on Linux.
 # FIRE=-quick takes less than 10 minutes; FIRE='-run F11' is one scenario. Status 4: nothing was shown.

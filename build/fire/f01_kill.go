@@ -30,7 +30,7 @@ var killDuringRegistrations = scenario{
 		}
 		var acked, lost int
 		var ready []time.Duration
-		runs := t.of(20, 1000)
+		runs := t.least(6, 20, 1000)
 		if err := s.Run(ctx); err != nil {
 			return err
 		}

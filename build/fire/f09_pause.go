@@ -29,6 +29,9 @@ var longPauses = scenario{
 		}
 		kept := true
 		pauses := []time.Duration{time.Second, 3 * time.Second, 5 * time.Second}
+		if t.ci {
+			pauses = pauses[2:]
+		}
 		for range t.of(1, 5) {
 			for _, d := range pauses {
 				ok, err := pause(ctx, t, p, d)
@@ -89,7 +92,7 @@ func starve(ctx context.Context, t *trial, p *load.Party, group *field.Group) (b
 	if err := group.CPU(30); err != nil {
 		return false, err
 	}
-	err = t.wait(ctx, t.lasting(8*time.Second, 60*time.Second))
+	err = t.wait(ctx, t.briefly(4*time.Second, 8*time.Second, 60*time.Second))
 	if err2 := group.CPU(0); err2 != nil {
 		return false, err2
 	}

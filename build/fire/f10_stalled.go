@@ -43,7 +43,7 @@ var stalledReader = scenario{
 		defer stop()
 		closed := make(chan time.Duration, 1)
 		go func() { closed <- stall(attacks, p.Server, f.Host("atk")) }()
-		during, err := signalling(ctx, t, p.Backends[0], t.of(200, 2000))
+		during, err := signalling(ctx, t, p.Backends[0], t.least(100, 200, 2000))
 		if err != nil {
 			return err
 		}

@@ -34,14 +34,14 @@ var webSocketDrops = scenario{
 		if err := d.begin(ctx); err != nil {
 			return err
 		}
-		for range t.least(2, 4, 120) {
+		for range t.least(2, 3, 120) {
 			for _, kind := range []func(context.Context, *load.Backend) error{d.reset, d.finish, d.vanish, d.abort} {
 				if err := d.cycle(ctx, kind); err != nil {
 					return err
 				}
 			}
 		}
-		for range t.of(1, 20) {
+		for range t.least(0, 1, 20) {
 			if err := d.cycle(ctx, d.blackHole); err != nil {
 				return err
 			}

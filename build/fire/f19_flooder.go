@@ -10,7 +10,7 @@ import (
 )
 
 var mediaFlooder = scenario{
-	id: "F19", title: "somebody in a call floods it with media", budget: 30 * time.Second,
+	id: "F19", title: "somebody in a call floods it with media",
 	criterion: "what is beyond the limit of a session is dropped and counted, others lose at most 0.1 %",
 	run: func(ctx context.Context, t *trial) error {
 		f, err := t.ground(steadyHosts("atk")...)

@@ -35,7 +35,7 @@ var junkFlood = scenario{
 		if err != nil {
 			return err
 		}
-		duration := t.lasting(6*time.Second, 60*time.Second)
+		duration := t.briefly(2*time.Second, 4*time.Second, 60*time.Second)
 		kept, sent := true, 0
 		for _, kind := range junkKinds {
 			w, err := p.Mark(ctx)

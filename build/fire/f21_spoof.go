@@ -40,7 +40,7 @@ var spoofedPackets = scenario{
 			return err
 		}
 		attacks := 0
-		for range t.of(3, 7) {
+		for range t.least(1, 3, 7) {
 			for _, q := range p.People {
 				for _, forge := range forgeries {
 					if err := forgeAt(raw, t.rand, p.Server.Media(), q, forge); err != nil {
@@ -175,7 +175,7 @@ func raceHandshakes(ctx context.Context, t *trial, f *field.Field, p *load.Party
 			t.say("%d set-ups failed with %s", n, name)
 		}
 	}()
-	for i := range t.of(12, 400) {
+	for i := range t.least(8, 12, 400) {
 		kind := raceKinds[i%len(raceKinds)]
 		q, err := load.NewPerson(p.Backends[0], f.Host("cli1"), "race", fmt.Sprintf("race-%d-%d", t.seed%1000, i), nil)
 		if err != nil {

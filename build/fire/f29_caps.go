@@ -22,7 +22,7 @@ import (
 )
 
 var caps = scenario{
-	id: "F29", title: "candidates, data channels, sections, RIDs and messages at their limits and beyond", budget: 40 * time.Second,
+	id: "F29", title: "candidates, data channels, sections, RIDs and messages at their limits and beyond",
 	criterion: "what is at the limit is taken, what is beyond it is not, and is counted; calls beside it lose nothing",
 	run: func(ctx context.Context, t *trial) error {
 		f, err := t.ground(steadyHosts("atk")...)

@@ -39,6 +39,7 @@ func main() {
 // options are those of the command line.
 type options struct {
 	quick, json, list, clean, write bool
+	ci                              bool
 	pattern, out, from              string
 	seed                            uint64
 }
@@ -46,6 +47,7 @@ type options struct {
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("fire", flag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "fewer faults and a smaller load, in less than 10 minutes")
+	flags.BoolVar(&o.ci, "ci", false, "the most telling scenarios, in less than 3 minutes, for the checks of each change")
 	full := flags.Bool("full", false, "the counts of the promises (the default)")
 	flags.StringVar(&o.pattern, "run", "", "run scenarios whose id or promises match the `regexp` only")
 	flags.StringVar(&o.out, "out", "", "write a line of JSON for each scenario, the table, and the logs of servers into this `folder`")
@@ -58,9 +60,10 @@ func parse(args []string) (o options, err error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if *full && o.quick || flags.NArg() > 0 {
-		return o, errors.New("fire: -quick or -full, and no arguments")
+	if *full && (o.quick || o.ci) || o.quick && o.ci || flags.NArg() > 0 {
+		return o, errors.New("fire: one of -ci, -quick and -full, and no arguments")
 	}
+	o.quick = o.quick || o.ci
 	return o, nil
 }
 
@@ -74,14 +77,20 @@ func run(ctx context.Context, args []string) int {
 		return statusUsage
 	}
 	chosen, err := choose(o.pattern)
+	chosen = slices.DeleteFunc(chosen, func(s scenario) bool {
+		return o.ci && !slices.Contains(telling, s.id) || o.quick && o.pattern == "" && slices.Contains(lengthy, s.id)
+	})
 	switch {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "fire:", err)
 		return statusUsage
 	case o.list:
+		total := 0
 		for _, s := range chosen {
-			fmt.Printf("%-4s %-60s %v\n", s.id, s.title, s.promises)
+			total += budgets[s.id]
+			fmt.Printf("%-4s %4d s  %-92s %v\n", s.id, budgets[s.id], s.title, s.promises)
 		}
+		fmt.Printf("     %4d s  with -quick, on two processors that do nothing else\n", total)
 		return statusPass
 	}
 	if o.from != "" {
@@ -202,7 +211,7 @@ func burn(ctx context.Context, o options, chosen []scenario) (int, error) {
 			break
 		}
 		_, _ = fmt.Fprintf(people, "%s %s\n", s.id, s.title)
-		r := play(ctx, s, &trial{quick: o.quick, binary: binary, seed: o.seed, log: people, out: o.out})
+		r := play(ctx, s, &trial{quick: o.quick, ci: o.ci, binary: binary, seed: o.seed, log: people, out: o.out})
 		results = append(results, r)
 		line, err := json.Marshal(r)
 		if err != nil {

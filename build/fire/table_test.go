@@ -5,9 +5,34 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
+
+// What a busy machine kept from being judged is neither kept nor broken, and a shortfall beside it stays one.
+func TestNotJudged(t *testing.T) {
+	one := func(kept bool, why string) result {
+		return result{Scenario: "F1", Verdict: pass, Promises: []promiseResult{{ID: "P1", Kept: kept, NotJudged: why}}}
+	}
+	for want, results := range map[string][]result{
+		"not judged: machine late by 2s": {one(true, ""), one(true, "machine late by 2s")},
+		"FALLS SHORT":                    {one(false, ""), one(true, "machine late by 2s")},
+	} {
+		if got := tabulate(results); len(got) != 1 || got[0].verdict != want {
+			t.Errorf("%v, want %s", got, want)
+		}
+	}
+	late := &trial{late: lateness{worst: time.Second, n: 1}}
+	if !late.within(3*time.Second, 2*time.Second, "slow") || len(late.result.NotJudged) != 1 || len(late.result.Shortfalls) != 0 {
+		t.Errorf("a late machine's time is judged: %+v", late.result)
+	}
+	quiet := &trial{}
+	if quiet.within(3*time.Second, 2*time.Second, "slow") || len(quiet.result.Shortfalls) != 1 {
+		t.Errorf("a quiet machine's time is not judged: %+v", quiet.result)
+	}
+}
 
 // What was not shown must never look as if it had passed.
 func TestTabulate(t *testing.T) {
@@ -47,6 +72,7 @@ func TestRead(t *testing.T) {
 // Each promise that a scenario is about is one that there is, and ids are unique.
 func TestScenarios(t *testing.T) {
 	known, seen := make(map[string]bool), make(map[string]bool)
+	total := 0
 	for _, p := range promises {
 		known[p.id] = true
 	}
@@ -55,11 +81,20 @@ func TestScenarios(t *testing.T) {
 			t.Errorf("scenario %s is there twice or lacks something", s.id)
 		}
 		seen[s.id] = true
+		if !slices.Contains(lengthy, s.id) {
+			total += budgets[s.id]
+		}
+		if budgets[s.id] == 0 {
+			t.Errorf("scenario %s has no budget", s.id)
+		}
 		for _, p := range s.promises {
 			if !known[p] {
 				t.Errorf("%s is about %s, which is no promise", s.id, p)
 			}
 		}
+	}
+	if total > 600 || len(budgets) != len(scenarios) {
+		t.Errorf("quick runs of %d scenarios may take %d s, more than 10 minutes", len(budgets), total)
 	}
 	if _, err := choose("F1|P4"); err != nil {
 		t.Error(err)

@@ -24,8 +24,6 @@ type scenario struct {
 	title     string
 	criterion string // what has to hold, in words
 	promises  []string
-	budget    time.Duration // of a quick run, on a quiet machine of two processors
-	ci        bool          // is one of the checks of each change
 	run       func(ctx context.Context, t *trial) error
 }
 
@@ -178,6 +176,14 @@ func (t *trial) least(ci, quick, full int) int {
 	return t.of(quick, full)
 }
 
+// briefly is least for times.
+func (t *trial) briefly(ci, quick, full time.Duration) time.Duration {
+	if t.ci {
+		return ci
+	}
+	return t.lasting(quick, full)
+}
+
 // lasting is of for times.
 func (t *trial) lasting(quick, full time.Duration) time.Duration {
 	if t.quick {
@@ -233,7 +239,7 @@ func (t *trial) steady(ctx context.Context, server func(*load.ServerConfig), cha
 	if err := s.Run(ctx); err != nil {
 		return nil, err
 	}
-	cfg := load.PartyConfig{Calls: t.of(2, 4), People: t.of(4, 6), Screen: load.Screen{Bitrate: 300_000, FPS: 10}}
+	cfg := load.PartyConfig{Calls: t.of(2, 4), People: t.least(3, 4, 6), Screen: load.Screen{Bitrate: 300_000, FPS: 10}}
 	for _, name := range []string{"be1", "be2"} {
 		cfg.Backends = append(cfg.Backends, t.field.Host(name))
 	}
