@@ -191,8 +191,8 @@ func serve(cfg config.Config, report *config.Report, stdout io.Writer) error {
 		return err
 	}
 	notifyReady(log)
-	if cfg.Upgrade.Socket != "" {
-		defer watchHangup(log)()
+	if cfg.Upgrade.Socket != "" || managed() {
+		defer watchHangup(cfg.Upgrade.Socket, log)()
 	}
 	defer context.AfterFunc(halted, srv.Halt)()
 	if err = srv.Run(ctx); halted.Err() != nil {

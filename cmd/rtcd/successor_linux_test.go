@@ -100,3 +100,22 @@ func zombie(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && bytes.Contains(b, []byte(") Z "))
 }
+
+// Without a socket to take over at, a reload by the service manager ends nothing: it is an error in the log.
+func TestHangupWithoutSocket(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	c := start(t, dir, "NOTIFY_SOCKET="+name)
+	notified(t, manager)
+	c.signal(t, syscall.SIGHUP)
+	c.out.await(t, "upgrade.socket is not set")
+	c.signal(t, syscall.SIGTERM)
+	if status := c.exit(t, 20*time.Second); status != 0 {
+		t.Errorf("status %d\n%s", status, c.out)
+	}
+}

@@ -4,6 +4,8 @@ package main
 
 import "log/slog"
 
-func watchHangup(*slog.Logger) (stop func()) { return func() {} }
+func watchHangup(string, *slog.Logger) (stop func()) { return func() {} }
+
+func managed() bool { return false }
 
 func notifyReady(*slog.Logger) {}

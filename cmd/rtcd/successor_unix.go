@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,16 +13,24 @@ import (
 	"syscall"
 )
 
+// errNoSuccession says what a process lacks to be taken over.
+var errNoSuccession = errors.New("upgrade.socket is not set")
+
 // watchHangup starts a successor of this process at each SIGHUP: the program that stands at its path
-// now, with the same arguments and environment. The caller calls stop in the end.
-func watchHangup(log *slog.Logger) (stop func()) {
+// now, with the same arguments and environment. Without a socket to take over at, a SIGHUP does
+// nothing. The caller calls stop in the end.
+func watchHangup(socket string, log *slog.Logger) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for range hangups {
-			if err := startSuccessor(log); err != nil {
+			err := errNoSuccession
+			if socket != "" {
+				err = startSuccessor(log)
+			}
+			if err != nil {
 				log.Error("upgrade: no successor could be started", "err", err)
 			}
 		}
@@ -53,13 +62,16 @@ func startSuccessor(log *slog.Logger) error {
 	return nil
 }
 
+// managed reports whether there is a service manager that wants to be told.
+func managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
 // notifyReady tells the service manager, if one wants to know, that this process serves, in the place
 // of one before it maybe; see sd_notify(3).
 func notifyReady(log *slog.Logger) {
-	name := os.Getenv("NOTIFY_SOCKET")
-	if name == "" {
+	if !managed() {
 		return
 	}
+	name := os.Getenv("NOTIFY_SOCKET")
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err == nil {
 		_, err = fmt.Fprintf(c, "READY=1\nMAINPID=%d\n", os.Getpid())
