@@ -29,11 +29,13 @@ import (
 )
 
 // Timeouts of ICE: without any packet a connection counts as disconnected after the first and has
-// failed after both, 30 s in all, the end of consent of RFC 7675 section 5.1.
+// failed after both. Pion looks every keepAlive, and consent ends after 30 s (RFC 7675 section 5.1),
+// by when the failure is to be told.
 const (
 	disconnectedAfter = 5 * time.Second
-	failedAfter       = 25 * time.Second
+	failedAfter       = consent - disconnectedAfter - keepAlive - 500*time.Millisecond
 	keepAlive         = 2 * time.Second
+	consent           = 30 * time.Second
 )
 
 // maxMessage is the largest data channel message taken, in bytes.
