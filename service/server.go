@@ -47,29 +47,30 @@ type Options struct {
 
 // Server is a whole rtcd.
 type Server struct {
-	cfg     config.Config
-	log     *slog.Logger
-	metrics *metrics.Metrics
-	store   *store.Store
-	audit   *audit.Recorder // nil without one
-	feed    *feed.Feed
-	reports *reports // nil without them
-	policy  *policy.Table
-	auth    *auth.Service
-	access  *access.Service
-	calls   *fleet
-	out     *outlet // of calls
-	ws      *ws.Server
-	load    *api.Load
-	drain   *drainer
-	public  *api.Server
-	admin   *api.Server // nil without one
-	later   later
-	started time.Time
-	build   api.Build
-	durable bool // the store is one that can be backed up
-	closers []func() error
-	ending  context.Context // done when peers have had their time to finish; nil before the end
+	cfg      config.Config
+	log      *slog.Logger
+	metrics  *metrics.Metrics
+	store    *store.Store
+	audit    *audit.Recorder // nil without one
+	feed     *feed.Feed
+	reports  *reports // nil without them
+	policy   *policy.Table
+	auth     *auth.Service
+	access   *access.Service
+	calls    *fleet
+	out      *outlet // of calls
+	ws       *ws.Server
+	load     *api.Load
+	drain    *drainer
+	public   *api.Server
+	admin    *api.Server // nil without one
+	later    later
+	started  time.Time
+	build    api.Build
+	findings []api.FindingStatus // of the look at this machine at the start
+	durable  bool                // the store is one that can be backed up
+	closers  []func() error
+	ending   context.Context // done when peers have had their time to finish; nil before the end
 
 	mediaUDP, mediaTCP []netip.AddrPort // that media listens on
 

@@ -29,6 +29,37 @@ type StatusReport struct {
 	Tenants   []TenantStatus
 	Calls     []CallStatus
 	Sessions  []SessionStatus
+	Store     StoreStatus
+	Limits    []LimitStatus   // that were hit
+	Findings  []FindingStatus // of the start
+
+	// What is left in processes that this one has taken over from, and in none of the lists.
+	FormerSessions, FormerCalls int
+}
+
+// StoreStatus is about the store of clients.
+type StoreStatus struct {
+	Path    string `json:"path"`
+	Clients int    `json:"clients"`
+	Bytes   uint64 `json:"bytes"` // of the store; 0 in memory
+	Free    uint64 `json:"free"`  // bytes of its volume
+	MinFree uint64 `json:"minFree"`
+}
+
+// LimitStatus is a limit that was hit.
+type LimitStatus struct {
+	Name    string `json:"name"`
+	Hits    uint64 `json:"hits"` // since the start
+	Setting string `json:"setting"`
+	Meaning string `json:"meaning"`
+}
+
+// FindingStatus is what the look at the machine at the start has found.
+type FindingStatus struct {
+	ID       string `json:"id"`
+	Severity string `json:"severity"`
+	What     string `json:"what"`
+	Fix      string `json:"fix"`
 }
 
 // TenantStatus is what a client has.
@@ -62,7 +93,14 @@ type SessionStatus struct {
 	LossDown  float64 `json:"lossDown"`
 	Up        int     `json:"upKbps"`
 	Down      int     `json:"downKbps"`
-	Reduced   int     `json:"reduced"` // videos in less than the best there is, or not at all
+
+	// Streams of videos (layers, cameras) that come from it, and that it has declared.
+	LayersUp       int `json:"layersUp"`
+	LayersDeclared int `json:"layersDeclared"`
+	// Videos for it; of them in less than the best there is, and not at all.
+	Videos  int `json:"videos"`
+	Reduced int `json:"reduced"`
+	Paused  int `json:"paused"`
 }
 
 func hasStatus(h *handler) bool { return h.Status != nil }
@@ -78,6 +116,9 @@ type statusView struct {
 	Tenants   []TenantStatus  `json:"tenants"`
 	Calls     []CallStatus    `json:"calls"`
 	Sessions  []SessionStatus `json:"sessions"`
+	Store     StoreStatus     `json:"store"`
+	Limits    []LimitStatus   `json:"limits"`
+	Findings  []FindingStatus `json:"findings"`
 	Page      int             `json:"page"`
 	Pages     int             `json:"pages"`
 
@@ -90,6 +131,9 @@ type statusTotals struct {
 	Calls    int            `json:"calls"`
 	Sessions int            `json:"sessions"`
 	Quality  map[string]int `json:"quality"`
+
+	FormerSessions int `json:"formerSessions"` // in processes that this one has taken over from
+	FormerCalls    int `json:"formerCalls"`
 }
 
 // qualities from the worst to the best: the worst come first.
@@ -123,7 +167,11 @@ func (x *exchange) look() (v statusView, ok bool) {
 	if x.h.Drainer != nil {
 		v.Drain = drainJSON(x.h.Drainer.DrainState())
 	}
-	v.Totals = statusTotals{len(st.Tenants), len(st.Calls), len(st.Sessions), make(map[string]int)}
+	v.Totals = statusTotals{
+		Tenants: len(st.Tenants), Calls: len(st.Calls), Sessions: len(st.Sessions), Quality: make(map[string]int),
+		FormerSessions: st.FormerSessions, FormerCalls: st.FormerCalls,
+	}
+	v.Store, v.Limits, v.Findings = st.Store, append([]LimitStatus{}, st.Limits...), append([]FindingStatus{}, st.Findings...)
 	for i := range st.Sessions {
 		v.Totals.Quality[st.Sessions[i].Quality]++
 	}
@@ -160,8 +208,29 @@ var statusText string
 var statusTemplate = template.Must(template.New("status").Funcs(template.FuncMap{
 	"percent": func(share float64) string { return strconv.FormatFloat(share*100, 'f', 1, 64) + " %" },
 	"span":    func(seconds int) string { return (time.Duration(seconds) * time.Second).String() },
+	"bytes":   sizeText,
+	"rate":    rateText,
 	"add":     func(a, b int) int { return a + b },
 }).Parse(statusText))
+
+// sizeText writes bytes for people.
+func sizeText(n uint64) string {
+	switch {
+	case n >= 10<<30:
+		return strconv.FormatUint(n>>30, 10) + " GiB"
+	case n >= 10<<20:
+		return strconv.FormatUint(n>>20, 10) + " MiB"
+	}
+	return strconv.FormatUint(n>>10, 10) + " KiB"
+}
+
+// rateText writes kilobits per second for people.
+func rateText(kilobits int) string {
+	if kilobits < 1000 {
+		return strconv.Itoa(kilobits) + " kbit/s"
+	}
+	return strconv.FormatFloat(float64(kilobits)/1000, 'f', 1, 64) + " Mbit/s"
+}
 
 // statusPolicy lets the page do nothing but show itself.
 const statusPolicy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -14,6 +14,27 @@ type LimitInfo struct {
 // Limits lists all limits that count their hits, by name.
 func Limits() []LimitInfo { return slices.Clone(limitTable) }
 
+// LimitsHit returns the limits that were hit, with how often since the start. It costs as much as a
+// scrape.
+func (m *Metrics) LimitsHit() map[Limit]uint64 {
+	out := make(map[Limit]uint64)
+	families, _ := m.registry.Gather() // what can be had
+	for _, f := range families {
+		if f.GetName() != namespace+"_limit_hits_total" {
+			continue
+		}
+		for _, series := range f.GetMetric() {
+			n := series.GetCounter().GetValue() + series.GetUntyped().GetValue()
+			for _, l := range series.GetLabel() {
+				if l.GetName() == "limit" && n > 0 {
+					out[Limit(l.GetValue())] += uint64(n)
+				}
+			}
+		}
+	}
+	return out
+}
+
 var limitTable = []LimitInfo{
 	{Name: "api_body", Setting: "4 KiB", Meaning: "body of an HTTP request; 413"},
 	{Name: "api_connections", Setting: "`api.limits.connections`", Meaning: "TCP connections to a listener; closed"},

@@ -316,6 +316,19 @@ func (s *Server) Connections(clientID string) int {
 	return 0
 }
 
+// Connected returns the number of live connections of each client that has any.
+func (s *Server) Connected() map[string]int {
+	s.mu.Lock()
+	defer s.unlock()
+	out := make(map[string]int)
+	for id, cl := range s.clients {
+		if len(cl.conns) > 0 {
+			out[id] = len(cl.conns)
+		}
+	}
+	return out
+}
+
 // unlock releases mu and then aborts the connections that were given up under it.
 func (s *Server) unlock() {
 	doomed := s.doomed
