@@ -7,6 +7,7 @@
 //
 //	make fire                      all of it, at the counts of the promises: hours
 //	FIRE=-quick make fire          fewer faults and a smaller load: less than 10 minutes
+//	FIRE=-ci make fire             the most telling faults: less than 3 minutes
 //	FIRE='-run F11' make fire      one scenario; P4 would be all that are about a promise
 //	FIRE=-clean make fire          takes away what a run left that was killed
 //
@@ -29,7 +30,10 @@
 //   - says with trial.promise what it found about a promise, with the count and a figure;
 //   - ends with trial.leaveIdle, which has everybody leave and looks at what stays behind.
 //
-// Counts and times are chosen with trial.of and trial.lasting, for quick and full runs. All chance comes
-// from trial.rand, whose seed is printed. On two processors, keep packets through impairers below 5,000 a
+// Times that have to hold are put to trial.within, which does not judge them on a machine so busy that
+// the harness itself is woken late.
+//
+// Counts and times are chosen with trial.of and trial.lasting, for quick and full runs, and with
+// trial.least and trial.briefly where those of -ci are smaller still. All chance comes from trial.rand, whose seed is printed. On two processors, keep packets through impairers below 5,000 a
 // second.
 package main

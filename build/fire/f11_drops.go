@@ -35,14 +35,14 @@ var webSocketDrops = scenario{
 			return err
 		}
 		for range t.least(2, 3, 120) {
-			for _, kind := range []func(context.Context, *load.Backend) error{d.reset, d.finish, d.vanish, d.abort} {
+			for _, kind := range []drop{{"reset", d.reset}, {"finish", d.finish}, {"vanish", d.vanish}, {"abort", d.abort}} {
 				if err := d.cycle(ctx, kind); err != nil {
 					return err
 				}
 			}
 		}
 		for range t.least(0, 1, 20) {
-			if err := d.cycle(ctx, d.blackHole); err != nil {
+			if err := d.cycle(ctx, drop{"black hole", d.blackHole}); err != nil {
 				return err
 			}
 		}
@@ -132,8 +132,14 @@ func (d *dropper) awaitTold(ctx context.Context) error {
 
 func tail(b []bool) []bool { return b[max(0, len(b)-6):] }
 
+// drop is a way to break a connection.
+type drop struct {
+	name string
+	do   func(context.Context, *load.Backend) error
+}
+
 // cycle breaks the connection of each backend once.
-func (d *dropper) cycle(ctx context.Context, kind func(context.Context, *load.Backend) error) error {
+func (d *dropper) cycle(ctx context.Context, kind drop) error {
 	before := make(map[*load.Person]int)
 	drops := make(map[*load.Backend]int)
 	for _, b := range d.p.Backends {
@@ -145,7 +151,7 @@ func (d *dropper) cycle(ctx context.Context, kind func(context.Context, *load.Ba
 	errs := make(chan error, len(d.p.Backends))
 	d.toggle()
 	for _, b := range d.p.Backends {
-		go func() { errs <- kind(ctx, b) }()
+		go func() { errs <- kind.do(ctx, b) }()
 	}
 	for range d.p.Backends {
 		if err := <-errs; err != nil {
@@ -174,6 +180,7 @@ func (d *dropper) cycle(ctx context.Context, kind func(context.Context, *load.Ba
 			for i := max(1, before[q]); i < len(said); i++ {
 				if said[i] == said[i-1] {
 					d.wrong++
+					d.t.shortfall("%s: %s was told twice that speech of %s is %t", kind.name, b.Name, q.Name, said[i])
 				}
 			}
 		}
@@ -271,13 +278,14 @@ func (d *dropper) awaitNoticed(ctx context.Context, b *load.Backend, began time.
 	}
 }
 
-// drain waits until everything that the kernel has acknowledged is read.
+// drain waits until everything that the kernel has is acknowledged and read.
 func (d *dropper) drain(ctx context.Context, b *load.Backend) error {
 	raw, err := b.Socket().SyscallConn()
 	if err != nil {
 		return err
 	}
-	for unread := 1; unread > 0; {
+	// An acknowledgement may be held back for up to 200 ms (TCP_DELACK_MAX).
+	for unread, began := 1, time.Now(); unread > 0 || time.Since(began) < 250*time.Millisecond; {
 		if err := d.t.wait(ctx, 20*time.Millisecond); err != nil { // the kernel has no event for it
 			return err
 		}
