@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,7 +36,8 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 		defer func() { _ = far.Close() }()
 		accepted := make(chan error, 1)
 		go func() { accepted <- acceptUpgrade(far) }()
-		ws, _, err := websocket.NewClient(near, &url.URL{Scheme: "ws", Host: "rtcd", Path: "/ws"}, nil, 0, 0)
+		dialer := websocket.Dialer{NetDial: func(string, string) (net.Conn, error) { return near, nil }}
+		ws, _, err := dialer.Dial("ws://rtcd/ws", nil)
 		must(t, err, <-accepted)
 		pongs := make(chan int64, 1)
 		go func() {

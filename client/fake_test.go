@@ -143,7 +143,7 @@ func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case !ok:
 			http.NotFound(w, r)
 		case !s.authorized(r):
-			http.Error(w, "unauthorized", 401)
+			http.Error(w, "unauthorized", http.StatusUnauthorized)
 		case s.sessions[call] == nil:
 			http.Error(w, "failed to get session configs: call not found", 404)
 		case strings.HasSuffix(path, "/sessions"):

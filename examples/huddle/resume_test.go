@@ -117,7 +117,7 @@ func TestGrace(t *testing.T) {
 		if left, _ := count(h, q); left != 0 {
 			t.Fatal("left too early the second time")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if left, kept := count(h, q); left != 1 || kept != 0 {
 			t.Errorf("left %d, kept %d", left, kept)

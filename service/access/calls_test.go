@@ -188,7 +188,7 @@ func TestUnusedCallEnds(t *testing.T) {
 		if m, ok := s.Info("a", failed); !ok || !m.Pending {
 			t.Errorf("got %+v, %v", m, ok)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if list := s.List("a"); len(list) != 1 || list[0].CallID != used || list[0].Pending {
 			t.Errorf("listed: %+v", list)
 		}

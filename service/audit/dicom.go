@@ -78,7 +78,6 @@ var (
 	attached           = dcm("110124", "Attach")
 	detached           = dcm("110125", "Detach")
 	nodeAuthentication = dcm("110126", "Node Authentication")
-	securityConfigured = dcm("110129", "Security Configuration")
 	softwareConfigured = dcm("110131", "Software Configuration")
 	restrictedFunction = dcm("110132", "Use of Restricted Function")
 	recordingStopped   = dcm("110133", "Audit Recording Stopped")
@@ -90,8 +89,7 @@ var (
 	applicationServer  = coded{Code: "4", System: "RFC-3881", Text: "Application Server"}
 	uriIDType          = coded{Code: "12", System: "RFC-3881", Text: "URI"}
 	userIdentifierType = coded{Code: "11", System: "RFC-3881", Text: "User Identifier"}
-	securityUserObject = "2" // system object, RFC 3881 section 5.5.1
-	personObject       = "1"
+	securityUserObject = "2"        // system object, RFC 3881 section 5.5.1
 	jobRole, userRole  = "20", "11" // job, security user entity: RFC 3881 section 5.5.2
 	logRole            = "13"       // security resource
 )

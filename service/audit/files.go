@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -126,12 +125,6 @@ func indexOf(dir string, first uint64, size int64) (index, error) {
 		return nil
 	})
 	return x, err
-}
-
-// exists reports whether a path is there.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // writeDurably makes a file with what is in text, whole or not at all.

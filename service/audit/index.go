@@ -84,9 +84,6 @@ func (x *index) add(e Event, n int64) {
 	x.Blocks[last].add(e, n)
 }
 
-// snapshot returns a copy that later adds do not touch.
-func (x *index) snapshot() index { return index{Blocks: slices.Clone(x.Blocks)} }
-
 // indexMagic starts a sidecar; its number is the version of block.
 const indexMagic = "rtcdaix1"
 

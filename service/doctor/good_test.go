@@ -16,7 +16,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -207,15 +206,6 @@ func (s *setup) examine(t *testing.T) []Finding {
 	}
 	s.Config, s.Report, _ = config.Load(path, s.env)
 	return Run(t.Context(), s.Options)
-}
-
-func ids(found []Finding) []string {
-	var out []string
-	for _, f := range found {
-		out = append(out, f.ID)
-	}
-	slices.Sort(out)
-	return out
 }
 
 func mapOf(pairs ...string) map[string]string {

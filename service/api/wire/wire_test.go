@@ -142,7 +142,7 @@ func TestUnknownTypes(t *testing.T) {
 		if !errors.Is(err, wire.ErrUnknownType) || !reflect.DeepEqual(m, wire.Message{}) {
 			t.Errorf("%s: got %+v, %v", typ, m, err)
 		}
-		if strings.ContainsAny(err.Error(), "\xff\xfe") {
+		if text := err.Error(); strings.Contains(text, "\xff") || strings.Contains(text, "\xfe") {
 			t.Errorf("%s: the error shows it: %q", typ, err)
 		}
 		if _, err := wire.Decode(unhex(t, typ)); err == nil || errors.Is(err, wire.ErrUnknownType) {

@@ -105,7 +105,7 @@ func skipChroma(r *bitReader) bool {
 	if chroma == 3 {
 		r.flag() // separate_colour_plane_flag
 	}
-	if r.golomb() > 6 || r.golomb() > 6 { // bit depths
+	if luma, chroma := r.golomb(), r.golomb(); luma > 6 || chroma > 6 { // bit depths
 		return false
 	}
 	r.flag() // qpprime_y_zero_transform_bypass_flag

@@ -45,7 +45,6 @@ type run struct {
 	pub         *Publication
 	first, last int // indices in reader.packets
 	n           int
-	octets      uint64 // of payload
 }
 
 // Known reports whether path is that of an attached peer.

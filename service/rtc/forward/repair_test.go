@@ -279,7 +279,6 @@ func TestNoNonceRepeats(t *testing.T) {
 				ssrc, ts     uint32
 				seq, picture uint16
 				repairSeq    uint16
-				temporal     uint8
 				old          []*rtp.Packet
 			}
 			streams := make([]*stream, len(rids))

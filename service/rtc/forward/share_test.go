@@ -34,10 +34,9 @@ type feed struct {
 	layers []*encoder
 	filler []int // bytes more in each packet of a layer
 	dead   []bool
-	opaque bool          // payloads are unreadable
-	deaf   bool          // keyframes are asked for in vain
-	report time.Duration // since the last sender reports; negative: none are sent
-	asked  int           // keyframes
+	opaque bool // payloads are unreadable
+	deaf   bool // keyframes are asked for in vain
+	asked  int  // keyframes
 
 	voice *rtp.Packet // the next one
 	speak bool

@@ -107,7 +107,6 @@ type stageLayers struct {
 	pub     *Publication
 	picture uint16
 	seqs    [3]uint16
-	twcc    uint16
 	bodies  [3][]byte
 }
 
