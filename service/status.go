@@ -46,6 +46,7 @@ func (s *Server) status(now time.Time) api.StatusReport {
 		ses := api.SessionStatus{
 			ClientID: o.GroupID, CallID: o.CallID, SessionID: o.SessionID, Seconds: int(now.Sub(o.Joined).Seconds()),
 			Quality: string(o.Last.Grade()), RoundTrip: int(o.Last.RoundTrip), LossUp: o.Last.Up.Loss(), LossDown: o.Last.Down.Loss(),
+			Delay: int(max(o.Last.Up.Delay, o.Last.Down.Delay)), Jitter: int(max(o.Last.Up.Jitter, o.Last.Down.Jitter)),
 			LayersUp: int(o.Last.Up.Layers), LayersDeclared: int(o.Last.Up.Declared), Videos: int(o.Last.Down.Videos), Paused: int(o.Last.Down.Paused),
 			Up: int(o.Last.Up.Kilobits()), Down: int(o.Last.Down.Bytes / 125), Reduced: int(o.Last.Down.Reduced),
 		}

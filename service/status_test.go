@@ -107,10 +107,14 @@ func TestStatusShowsWhatGoesOn(t *testing.T) {
 		}
 	}
 	if path := os.Getenv("RTCD_SCREENSHOT"); path != "" {
+		file := filepath.Join(t.TempDir(), "page.html") // the browser takes the processor from the calls
+		if err := os.WriteFile(file, []byte(page), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		for suffix, dark := range map[string]string{"": "0", "-dark": "1"} {
-			cmd := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-				"--window-size=1280,1250", "--blink-settings=preferredColorScheme="+map[string]string{"0": "1", "1": "0"}[dark],
-				"--user-data-dir="+t.TempDir(), "--screenshot="+strings.TrimSuffix(path, ".png")+suffix+".png", op.url+"/admin/")
+			cmd := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--run-all-compositor-stages-before-draw", "--virtual-time-budget=2000",
+				"--window-size=1280,1150", "--blink-settings=preferredColorScheme="+map[string]string{"0": "1", "1": "0"}[dark],
+				"--user-data-dir="+t.TempDir(), "--screenshot="+strings.TrimSuffix(path, ".png")+suffix+".png", "file://"+file)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("chromium: %v\n%s", err, out)
 			}

@@ -89,6 +89,8 @@ type SessionStatus struct {
 	Path      string  `json:"path"`    // "udp", "tcp", or "" while it is not connected
 	Quality   string  `json:"quality"` // "good", "fair", "poor", "unknown"
 	RoundTrip int     `json:"rtt"`     // ms; 0: not known
+	Delay     int     `json:"delay"`   // ms more than usual, of the direction that is worse
+	Jitter    int     `json:"jitter"`  // ms, of sounds, likewise
 	LossUp    float64 `json:"lossUp"`  // 0 to 1
 	LossDown  float64 `json:"lossDown"`
 	Up        int     `json:"upKbps"`
