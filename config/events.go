@@ -21,7 +21,7 @@ type Events struct {
 	KeepMiB   int           `toml:"keep_mib" env:"RTCD_EVENTS_KEEPMIB" default:"64"`
 	TotalMiB  int           `toml:"total_mib" env:"RTCD_EVENTS_TOTALMIB" default:"1024"`
 	KeepFor   time.Duration `toml:"keep_for" env:"RTCD_EVENTS_KEEPFOR" default:"168h"`
-	MemoryMiB int           `toml:"memory_mib" env:"RTCD_EVENTS_MEMORYMIB" default:"64"`
+	MemoryMiB int           `toml:"memory_mib" env:"RTCD_EVENTS_MEMORYMIB" default:"16"`
 }
 
 // A Webhook is a receiver of the events of one client.

@@ -27,7 +27,7 @@ type Config struct {
 	KeepBytes   int64         // 64 MiB on disk for each client
 	TotalBytes  int64         // 1 GiB on disk for all clients
 	KeepFor     time.Duration // 7 days
-	MemoryBytes int64         // 64 MiB in memory for all clients, an eighth of that for one
+	MemoryBytes int64         // 16 MiB in memory for all clients, a sixteenth of that for one
 
 	// Continued says that the calls of the log go on, in a process that tells of their ends: they are not
 	// ended when it is opened.
@@ -44,7 +44,7 @@ func (c Config) withDefaults() Config {
 	for _, n := range []struct {
 		value *int64
 		or    int64
-	}{{&c.KeepBytes, 64 << 20}, {&c.TotalBytes, 1 << 30}, {&c.MemoryBytes, 64 << 20}} {
+	}{{&c.KeepBytes, 64 << 20}, {&c.TotalBytes, 1 << 30}, {&c.MemoryBytes, 16 << 20}} {
 		if *n.value <= 0 {
 			*n.value = n.or
 		}
@@ -119,6 +119,9 @@ type entry struct {
 	call  string
 	event *Event // until it is safe
 }
+
+// memoryShare is the part of the memory that one client may have, so that a busy one leaves some to others.
+const memoryShare = 16
 
 // entryCost is what an entry takes beside its JSON.
 const entryCost = 256
@@ -301,7 +304,7 @@ func (t *tenant) tell() {
 // shrinkLocked keeps to the bounds of memory: those of the client, and those of all, for which the
 // client with the most gives something.
 func (f *Feed) shrinkLocked(t *tenant) {
-	for t.bytes > f.cfg.MemoryBytes/8 && len(t.entries) > 1 {
+	for t.bytes > f.cfg.MemoryBytes/memoryShare && len(t.entries) > 1 {
 		f.dropLocked(t)
 	}
 	for f.memory > f.cfg.MemoryBytes {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -296,6 +297,49 @@ func TestKeepFor(t *testing.T) {
 	if len(got) != 6 {
 		t.Errorf("after the time: %s", shorts(got))
 	}
+}
+
+// TestMemoryIsFlat (P12): without a folder and with the defaults, what events take on the heap does not
+// grow any more once a client has its share, and stays what is said for all however many clients there are.
+func TestMemoryIsFlat(t *testing.T) {
+	f := open(t, Config{}, nil)
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC() // what the first one finalizes
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	event := func(client string, i int) {
+		// Ids as long as those of today's backends, each with memory of its own.
+		id := func(kind string) string { return fmt.Sprintf("%s%025d", kind, i) }
+		f.Add(client, Event{
+			Type: "participant.connected", CallID: "call" + client, SessionID: id("s"), UserID: id("u"), Path: "udp",
+		})
+	}
+	const part, all = 1 << 20, 16 << 20
+	before := heap()
+	for i := range 20_000 {
+		event("a", i)
+	}
+	full := heap()
+	for i := range 80_000 {
+		event("a", 20_000+i)
+	}
+	after := heap()
+	t.Logf("one client: %d KiB after 20,000 events, %d after 100,000", (full-before)>>10, (after-before)>>10)
+	if s := f.Stats(); s.MemoryBytes > part || s.Events != 100_000 || after-before > part*5/4 || after-full > part/8 {
+		t.Errorf("grew by %d bytes, and %d more: %+v", full-before, after-full, s)
+	}
+	for i := range 100_000 {
+		event(fmt.Sprint("client", i%40), i)
+	}
+	after = heap()
+	t.Logf("41 clients: %d KiB after 200,000 events", (after-before)>>10)
+	if s := f.Stats(); s.MemoryBytes > all || s.MemoryBytes < all*3/4 || after-before > all*5/4 {
+		t.Errorf("41 clients have grown by %d bytes: %+v", after-before, s)
+	}
+	runtime.KeepAlive(f)
 }
 
 // TestMemory shows that without a folder what is kept is bounded, and that a cursor of a server that is

@@ -207,7 +207,7 @@ func TestWebhookGap(t *testing.T) {
 	r := receive(t, func(int) int { up.Lock(); defer up.Unlock(); return status })
 	h := hookTo(r.URL)
 	h.Types = []string{CallEnded}
-	f := open(t, Config{MemoryBytes: 64 << 10, Hooks: []Hook{h}}, nil)
+	f := open(t, Config{MemoryBytes: 128 << 10, Hooks: []Hook{h}}, nil)
 	f.Start()
 	for i := range 100 {
 		talk(f, "a", fmt.Sprint("call", i), 1, true)
