@@ -50,7 +50,7 @@ var limitTable = []LimitInfo{
 	{Name: "data_channel_queue", Setting: "1 MiB", Meaning: "unread messages to an endpoint; the session ends"},
 	{Name: "data_channel_rate", Setting: "50 a second, 200 at once", Meaning: "messages of an endpoint; delayed"},
 	{Name: "data_channels", Setting: "1", Meaning: "data channels of a session; closed"},
-	{Name: "ejected_per_call", Setting: "10,000", Meaning: "people kept out of a call; the oldest is forgotten"},
+	{Name: "ejected_per_call", Setting: "10,000", Meaning: "people kept out of a call; with more, nobody enters it any more"},
 	{Name: "event_streams_per_client", Setting: "fixed", Meaning: "streams of events of one backend; refused"},
 	{Name: "failed_logins", Setting: "10 in 30 s", Meaning: "failures of one address or backend; 429 with a delay that grows"},
 	{Name: "graces_per_client", Setting: "8", Meaning: "replaced keys that still work; the oldest ends"},

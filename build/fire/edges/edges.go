@@ -195,7 +195,6 @@ var elsewhere = map[string][]string{
 	"probe_requests":           {"service TestProbeTokens"},
 	"probes":                   {"service/rtc TestProbesAreBounded"},
 	"remote_candidates":        {Fire + " F29"},
-	"session_messages":         {Fire + " F29"},
 	"data_channel_rate":        {Fire + " F29"},
 	"ws_message_bytes":         {Fire + " F29"},
 	"registered_clients":       {"service/store TestInsertCap"},
