@@ -23,6 +23,8 @@ type fleet struct {
 	log *slog.Logger
 	out *outlet // of its own calls, and of those of the others
 
+	keep func(keptCall) // takes what is known of calls that others have ended; nil: nothing is kept
+
 	mu       sync.Mutex
 	formers  []*former // the latest first
 	sessions map[sessionKey]elsewhere
@@ -67,13 +69,13 @@ func (f *fleet) add(st formerState, c *handover.Conn) *former {
 		f.calls[k] = o
 	}
 	f.mu.Unlock()
-	o.link = handover.NewLink(c, func(_ *handover.Link, fr handover.Frame) { f.take(o, fr) })
+	o.link = handover.NewLink(c, func(l *handover.Link, fr handover.Frame) { f.take(o, l, fr) })
 	f.watching.Go(func() { f.watch(o) })
 	return o
 }
 
 // take takes what a former process tells.
-func (f *fleet) take(o *former, fr handover.Frame) {
+func (f *fleet) take(o *former, l *handover.Link, fr handover.Frame) {
 	var err error
 	switch fr.Kind {
 	case frameEmit:
@@ -109,6 +111,8 @@ func (f *fleet) take(o *former, fr handover.Frame) {
 		if err = json.Unmarshal(fr.Body, &d); err == nil {
 			f.Inject(d)
 		}
+	case frameRecord:
+		err = f.takeRecord(l, fr)
 	case frameSettled:
 		select {
 		case <-o.settled:

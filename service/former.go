@@ -27,6 +27,7 @@ func (s *Server) serveFormer(ctx context.Context, front *handover.Conn) error {
 		event:   func(e rtc.CallEvent) { link.Post(frameEvent, encode(e)) },
 	})
 	link.Post(frameSettled, nil)
+	defer s.bequeath(link)()
 	sessions, n := calls.Load()
 	s.log.Info("upgrade: the successor serves, the calls that run end here", "sessions", sessions, "calls", n)
 	s.awaitIdle(ctx, link)

@@ -8,6 +8,7 @@ import (
 
 	"rtcd/service/api/wire"
 	"rtcd/service/handover"
+	"rtcd/service/report"
 	"rtcd/service/rtc"
 )
 
@@ -24,6 +25,7 @@ const (
 	frameChanged                             // a changedCall
 	frameEvent                               // a rtc.CallEvent
 	frameSettled                             // all that was kept during the handover is told
+	frameRecord                              // a keptCall, answered with nothing
 )
 
 // Verbs of orders.
@@ -41,6 +43,7 @@ const (
 	orderSessions     = "sessions"
 	orderCall         = "call"
 	orderCalls        = "calls"
+	orderRecord       = "record"
 	orderDrain        = "drain"
 	orderEndAll       = "end_all"
 )
@@ -66,6 +69,7 @@ type outcome struct {
 	Known    bool              `json:",omitempty"`
 	Sessions []rtc.SessionInfo `json:",omitempty"`
 	Calls    []rtc.CallInfo    `json:",omitempty"`
+	Record   *report.Record    `json:",omitempty"`
 }
 
 type changedCall struct {
@@ -113,6 +117,10 @@ func carryOut(calls *rtc.Server, o order) (out outcome) {
 		out.Calls = []rtc.CallInfo{info}
 	case orderCalls:
 		out.Calls = calls.Calls(o.Group)
+	case orderRecord:
+		if out.Record, out.Known = calls.Record(o.Group, o.Call); out.Known {
+			out.Record.Trim(maxRecord)
+		}
 	case orderDrain:
 		calls.Drain()
 	case orderEndAll:

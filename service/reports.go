@@ -56,11 +56,15 @@ type reports struct {
 	done   chan struct{}
 	wait   sync.WaitGroup
 
-	mu     sync.Mutex
-	kept   []kept // the oldest first
-	bytes  int
-	rates  map[string]*asker // by client
-	epochs map[string]int    // how often clients were forgotten, that were
+	mu       sync.Mutex
+	kept     []kept // the oldest first
+	bytes    int
+	rates    map[string]*asker // by client
+	epochs   map[string]int    // how often clients were forgotten, that were
+	ended    map[string]int64  // when clients were forgotten, in ms since 1970
+	allEnded int64             // when all may have been
+	heir     chan<- kept       // takes the calls of a former process; nil: this is none
+	closed   bool              // nothing is written any more
 }
 
 // An asker is a client that asks for reports.
@@ -74,7 +78,8 @@ type kept struct {
 	client string
 	record *report.Record
 	size   int
-	epoch  int // of the client
+	epoch  int  // of the client
+	stored bool // or waits for it
 }
 
 // openReports makes the reports on calls.
@@ -102,7 +107,7 @@ func (s *Server) openReports() error {
 func newReports(cfg reportsConfig) *reports {
 	r := &reports{
 		cfg: cfg, making: make(chan struct{}, 1), writes: make(chan kept, maxReportWrites), done: make(chan struct{}),
-		rates: make(map[string]*asker), epochs: make(map[string]int),
+		rates: make(map[string]*asker), epochs: make(map[string]int), ended: make(map[string]int64),
 	}
 	if cfg.files != nil {
 		r.wait.Go(r.write)
@@ -112,6 +117,9 @@ func newReports(cfg reportsConfig) *reports {
 
 // close writes what is to be written, and ends.
 func (r *reports) close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
 	close(r.done)
 	r.wait.Wait()
 	return nil
@@ -119,20 +127,35 @@ func (r *reports) close() error {
 
 // add keeps a call that is over. It does not block.
 func (r *reports) add(client string, record *report.Record) {
-	k := kept{client: client, record: record, size: record.Size()}
 	r.mu.Lock()
-	k.epoch = r.epochs[client]
-	r.kept = append(r.kept, k)
-	r.bytes += k.size
-	r.pruneLocked(client)
-	r.mu.Unlock()
-	if r.cfg.files == nil {
-		return
+	defer r.mu.Unlock()
+	r.addLocked(kept{client: client, record: record})
+}
+
+// addLocked keeps a call, after those that ended before it.
+func (r *reports) addLocked(k kept) {
+	k.size, k.epoch = k.record.Size(), r.epochs[k.client]
+	if r.cfg.files != nil && !r.closed && !k.stored {
+		select {
+		case r.writes <- k:
+			k.stored = true
+		default:
+			r.cfg.limit(LimitReportWrites)
+		}
 	}
-	select {
-	case r.writes <- k:
-	default:
-		r.cfg.limit(LimitReportWrites)
+	i := len(r.kept)
+	for i > 0 && r.kept[i-1].record.Ended > k.record.Ended {
+		i--
+	}
+	r.kept = slices.Insert(r.kept, i, k)
+	r.bytes += k.size
+	r.pruneLocked(k.client)
+	if r.heir != nil {
+		select {
+		case r.heir <- k:
+		default:
+			r.cfg.limit(LimitReportWrites)
+		}
 	}
 }
 
@@ -182,6 +205,12 @@ func (r *reports) forget(client string) {
 		}
 	}
 	delete(r.rates, client)
+	now := time.Now().UnixMilli()
+	if len(r.ended) >= maxReportClients { // as if all had been
+		clear(r.ended)
+		r.allEnded = now
+	}
+	r.ended[client] = now
 	if r.cfg.files != nil {
 		r.epochs[client]++
 	}

@@ -154,6 +154,9 @@ func (s *Server) succeed(ctx context.Context) error {
 		return err
 	}
 	s.calls.SetStray(s.calls.pass)
+	if s.reports != nil {
+		s.calls.keep = s.reports.adopt
+	}
 	latest := s.calls.add(h.state.Formers[0], h.from)
 	h.from = nil
 	select { // what it kept comes before what those tell who are older

@@ -179,12 +179,18 @@ func appendPoints(out []Point, b []byte) []Point {
 	first := true
 	next := func() uint64 {
 		n, size := binary.Uvarint(b)
-		b = b[max(size, 0):]
+		if size <= 0 {
+			size = len(b) // not from add: no more
+		}
+		b = b[size:]
 		return n
 	}
 	signed := func() int64 {
 		n, size := binary.Varint(b)
-		b = b[max(size, 0):]
+		if size <= 0 {
+			size = len(b)
+		}
+		b = b[size:]
 		return n
 	}
 	for len(b) > 0 {

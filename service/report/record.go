@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"slices"
 	"unsafe"
 )
@@ -68,6 +69,22 @@ func (r *Record) Size() int {
 		n += r.Sessions[i].size()
 	}
 	return n
+}
+
+// Trim forgets sessions, those that left first before others, until the record takes no more than most bytes
+// or has none left.
+func (r *Record) Trim(most int) {
+	size := r.Size()
+	if size <= most {
+		return
+	}
+	sessions := slices.Clone(r.Sessions)
+	slices.SortStableFunc(sessions, func(a, b Recorded) int { return cmp.Compare(uint64(a.Left-1), uint64(b.Left-1)) }) // 0 is last
+	n := 0
+	for ; n < len(sessions) && size > most; n++ {
+		size -= sessions[n].size()
+	}
+	r.Sessions, r.Omitted = sessions[n:], r.Omitted+n
 }
 
 // Open returns what the record tells, as of now, in milliseconds since 1970.
