@@ -221,7 +221,7 @@ func TestWebhookGap(t *testing.T) {
 		t.Errorf("first %+v", got[0])
 	}
 	for _, e := range got[1:] {
-		if e.Type != CallEnded {
+		if e.Type != CallEnded && e.Type != Gap { // more is dropped while it catches up
 			t.Errorf("%s was not asked for", e.Type)
 		}
 	}
