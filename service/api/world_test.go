@@ -128,7 +128,7 @@ func newWorld(tb testing.TB, s setup) *world {
 		deps.Tokens, deps.Tenants, deps.Overview, deps.Managed, deps.Moderator = w, w, w, w, w
 		deps.Backup, deps.AuditLog, deps.Probes = w, w, w
 		deps.Feed = newFeed(tb)
-		deps.Drainer, deps.Status = w, w
+		deps.Drainer, deps.Status, deps.Reports = w, w, fakeReports{}
 		deps.Ready = func() error { return w.readyErr }
 	}
 	w.public = api.New(s.cfg, deps)
