@@ -19,6 +19,7 @@ import (
 var forbidden = map[string][]string{
 	"rtcd/config":                {"rtcd/"},
 	"rtcd/service":               {"github.com/pion", "github.com/gorilla", "github.com/dgraph-io"},
+	"rtcd/service/handover":      {"rtcd/"},
 	"rtcd/service/logging":       {"rtcd/"},
 	"rtcd/service/msgpack":       {"rtcd/"},
 	"rtcd/service/store":         {"rtcd/"},
@@ -28,7 +29,6 @@ var forbidden = map[string][]string{
 	"rtcd/service/access":        {"rtcd/service/auth", "rtcd/service/store", "rtcd/service/rtc", "rtcd/config", "rtcd/service/api/ws", "github.com/pion"},
 	"rtcd/service/metrics":       {"rtcd/"},
 	"rtcd/service/doctor":        {"rtcd/service"},
-	"rtcd/service/handover":      {"rtcd/"},
 	"rtcd/service/report":        {"rtcd/", "github.com/"},
 	"rtcd/service/auth":          {"rtcd/service/api", "rtcd/service/rtc", "rtcd/service/store", "rtcd/config"},
 	"rtcd/service/api":           {"github.com/pion", "rtcd/service/store", "rtcd/service/rtc", "rtcd/service/auth", "rtcd/config"},
