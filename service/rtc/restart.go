@@ -60,6 +60,9 @@ func (s *session) fellSilent(quiet time.Duration) {
 		return // still setting up, for which there is a time
 	}
 	if !r.since.IsZero() { // silent once more, before what was offered has ended
+		if r.heard { // so it is another outage, which has all of its time
+			r.since = now.Add(-quiet)
+		}
 		r.heard = false
 		r.next = now
 		return
@@ -135,7 +138,7 @@ func (s *session) heardAgain() {
 		return
 	}
 	r.heard = true
-	if !s.machine.Open() {
+	if r.offers == 0 || !s.machine.Open() { // what is open has nothing to do with it
 		s.restartEnded(metrics.RestartNeedless)
 	}
 }
