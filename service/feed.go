@@ -111,7 +111,9 @@ func (s *Server) ownAddresses() []string {
 // callEvent hands an event to all who take them, in the order of the calls. It must not block for long.
 func (s *Server) callEvent(e rtc.CallEvent) {
 	s.feed.Add(e.GroupID, eventOf(e))
-	// Further consumers stand here: after the feed has call.ended they may tell it of call.report_ready.
+	if e.Type == rtc.CallEnded && s.reports != nil && s.reports.keeps(e.GroupID, e.CallID, e.Time) {
+		s.feed.ReportReady(e.GroupID, e.CallID)
+	}
 }
 
 // eventOf is an event as the feed has it.

@@ -199,3 +199,21 @@ func TestDocumentedEvents(t *testing.T) {
 		t.Errorf("the example: %v", err)
 	}
 }
+
+// TestReportIsReadyWhenEventsSaySo follows a call to its end: the event that tells of the report comes after
+// the end, and there is the report.
+func TestReportIsReadyWhenEventsSaySo(t *testing.T) {
+	ctx := within(t, 60*time.Second)
+	s := start(t, nil, nil)
+	r := connect(t, s.url, "c1")
+	people(ctx, t, r, "call", "alice")
+	lines := eventLines(t, s.url, "c1")
+	if err := r.Conn.Leave("alice"); err != nil {
+		t.Fatal(err)
+	}
+	until(ctx, t, lines, `"call.ended"`)
+	until(ctx, t, lines, `"call.report_ready"`)
+	if status, body := request(t, "GET", s.url+"/calls/call/report", "c1", key, ""); status != 200 || !strings.Contains(body, `"alice"`) {
+		t.Errorf("report: %d %.200s", status, body)
+	}
+}

@@ -51,14 +51,19 @@ func (f *fleet) takeRecord(l *handover.Link, fr handover.Frame) error {
 	return err
 }
 
-// adopt keeps a call of a former process, unless its client is gone.
-func (r *reports) adopt(k keptCall) {
+// adopt keeps a call of a former process, unless its client is gone, and tells of the report unless the
+// call ended before this process was in front.
+func (s *Server) adopt(k keptCall) {
+	r := s.reports
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if k.Record.Started <= max(r.allEnded, r.ended[k.Group]) {
-		return
+	wanted := k.Record.Started > max(r.allEnded, r.ended[k.Group])
+	if wanted {
+		r.addLocked(kept{client: k.Group, record: k.Record, stored: k.Stored})
 	}
-	r.addLocked(kept{client: k.Group, record: k.Record, stored: k.Stored})
+	r.mu.Unlock()
+	if wanted && k.Record.Ended >= s.started.UnixMilli() {
+		s.feed.ReportReady(k.Group, k.Record.ID)
+	}
 }
 
 // bequeath hands over what is known of calls that are over, and of those that will be, one after the other.

@@ -239,6 +239,21 @@ func (r *reports) find(client, call string, started int64) *report.Record {
 	return nil
 }
 
+// endSlack is how long before its end is told of a call its record may say that it ended.
+const endSlack = 10 * time.Second
+
+// keeps reports whether there is a record of the call of that id that ended then.
+func (r *reports) keeps(client, call string, ended time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range slices.Backward(r.kept) {
+		if k.client == client && k.record.ID == call && k.record.Ended >= ended.Add(-endSlack).UnixMilli() {
+			return true
+		}
+	}
+	return false
+}
+
 // Report implements api.Reports.
 func (r *reports) Report(ctx context.Context, client, call string, started int64, f api.ReportFormat) ([]byte, error) {
 	turn, ok := r.allowed(client)

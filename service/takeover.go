@@ -155,7 +155,7 @@ func (s *Server) succeed(ctx context.Context) error {
 	}
 	s.calls.SetStray(s.calls.pass)
 	if s.reports != nil {
-		s.calls.keep = s.reports.adopt
+		s.calls.keep = s.adopt
 	}
 	latest := s.calls.add(h.state.Formers[0], h.from)
 	h.from = nil

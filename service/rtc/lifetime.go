@@ -120,8 +120,8 @@ func (s *Server) endIdle(match func(*call) bool) {
 // finish tells that a call is over and takes it out of the tables. Who made it end calls it, once;
 // until then nobody joins a call of that id.
 func (s *Server) finish(c *call) {
+	s.finished(c) // who is told of the end may ask for it
 	c.note(CallEvent{Type: CallEnded})
-	s.finished(c)
 	if s.cfg.CallEnded != nil {
 		s.cfg.CallEnded(c.group, c.id)
 	}
