@@ -152,6 +152,9 @@ type APILimits struct {
 	WSMessagesPerSecond    int `toml:"ws_messages_per_second" env:"RTCD_API_LIMITS_WSMESSAGESPERSECOND" default:"5000"`
 	Connections            int `toml:"connections" env:"RTCD_API_LIMITS_CONNECTIONS" default:"4096"`
 	ConnectionsPerIP       int `toml:"connections_per_ip" env:"RTCD_API_LIMITS_CONNECTIONSPERIP" default:"256"` // 0 = off
+
+	// OrphanedAfter is how long sessions go on of a backend that has no WebSocket; 0 = for ever.
+	OrphanedAfter time.Duration `toml:"orphaned_after" env:"RTCD_API_LIMITS_ORPHANEDAFTER" default:"15m"`
 }
 
 // RTC is about media.

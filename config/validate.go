@@ -75,6 +75,9 @@ func (c Config) check() *checking {
 	k.checkFileModes()
 	k.checkLogger()
 	k.checkLimits()
+	if c.API.Limits.OrphanedAfter < 0 {
+		k.fault("api.limits.orphaned_after", c.API.Limits.OrphanedAfter, "must not be negative (0 = for ever)")
+	}
 	if c.Shutdown.DrainDeadline < 0 {
 		k.fault("shutdown.drain_deadline", c.Shutdown.DrainDeadline, "must not be negative (0 = no limit)")
 	}

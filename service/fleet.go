@@ -318,6 +318,22 @@ func (f *fleet) EndCall(group, call string) error {
 	return f.Server.EndCall(group, call)
 }
 
+// EndOrphans is that of rtc.Server. To former processes their sessions have left.
+func (f *fleet) EndOrphans(group string) {
+	f.mu.Lock()
+	var there []string
+	for k := range f.sessions {
+		if k.group == group {
+			there = append(there, k.session)
+		}
+	}
+	f.mu.Unlock()
+	for _, session := range there {
+		f.Leave(group, session)
+	}
+	f.Server.EndOrphans(group)
+}
+
 // EndGroup is that of rtc.Server.
 func (f *fleet) EndGroup(group string) {
 	for _, o := range f.all() {

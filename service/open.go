@@ -223,6 +223,8 @@ func (s *Server) openWebSockets() {
 		InboundPerSecond: float64(lim.WSMessagesPerSecond),
 		Current:          s.current,
 		Policy:           s.policy,
+		OrphanedAfter:    lim.OrphanedAfter,
+		Orphaned:         s.orphaned,
 	}
 	if s.audit != nil {
 		cfg.Record = s.recordMessage
@@ -239,6 +241,13 @@ func (s *Server) openWebSockets() {
 	if s.inherited != nil {
 		s.ws.Import(s.inherited.state.Parked)
 	}
+}
+
+// orphaned ends the sessions of a client that has been away for too long: nobody speaks for them.
+func (s *Server) orphaned(clientID string) {
+	s.log.Warn("sessions end, as their backend has not been connected", "clientID", clientID,
+		"for", s.cfg.API.Limits.OrphanedAfter, "setting", "api.limits.orphaned_after")
+	s.calls.EndOrphans(clientID)
 }
 
 // current says whether the credentials that a connection was opened with are still good, and what

@@ -132,7 +132,8 @@ func TestTenantsShare(t *testing.T) {
 			}
 			came := loud["s1"].Heard("s2").Packets + loud["s2"].Heard("s1").Packets
 			_, text := request(t, "GET", s.url+"/metrics", "", "", "")
-			limited := strings.Contains(text, `rtcd_limit_hits_total{limit="bitrate_per_client"}`)
+			const hits = `rtcd_limit_hits_total{limit="bitrate_per_client"} `
+			limited := strings.Contains(text, hits) && !strings.Contains(text, hits+"0\n")
 			switch {
 			case bitrate == 0 && limited:
 				t.Error("a limit that is not set was hit")

@@ -60,7 +60,7 @@ var backendAway = scenario{
 		}
 		took := time.Since(began)
 		t.result.More["ended_after_ms"] = took.Milliseconds()
-		t.result.More["policy"] = "none: sessions live as long as their end users are there"
+		t.result.More["policy"] = "api.limits.orphaned_after, which a test of package service shows"
 		t.say("sessions of end users that went ended within %v", took.Round(time.Second))
 		t.within(took, 40*time.Second, "sessions of end users that went end after %v", took)
 		if err := f.Mend(lost.Host.Name, field.Both); err != nil {

@@ -42,5 +42,6 @@ const (
 	CloseRemoved    CloseReason = "removed"             // by a moderator
 	CloseCallEnded  CloseReason = "call ended"          // for all that were in it
 	CloseUnregister CloseReason = "client unregistered" // its backend is no client any more
+	CloseOrphaned   CloseReason = "backend gone"        // its backend has not been connected for long
 	CloseShutdown   CloseReason = "server stopped"
 )

@@ -333,7 +333,14 @@ func (s *Server) Sessions(groupID, callID string) ([]SessionInfo, bool) {
 	return out, true
 }
 
-// EndGroup ends all sessions of a client.
+// EndOrphans ends all sessions of a client that has been away for long.
+func (s *Server) EndOrphans(groupID string) {
+	for _, ses := range s.list(func(k key) bool { return k.group == groupID }) {
+		ses.end(CloseOrphaned)
+	}
+}
+
+// EndGroup ends all sessions of a client that is none any more.
 func (s *Server) EndGroup(groupID string) {
 	for _, ses := range s.list(func(k key) bool { return k.group == groupID }) {
 		ses.end(CloseUnregister)

@@ -89,6 +89,25 @@ func (s *Server) overfull(r *route) bool {
 		cl.parkedMessages > cfg.ParkedClientMessages || cl.parkedBytes > cfg.ParkedClientBytes)
 }
 
+// orphaned returns the clients that have been without a connection for too long.
+func (s *Server) orphaned(now time.Time) (ids []string) {
+	if s.cfg.OrphanedAfter <= 0 {
+		return nil
+	}
+	for id, cl := range s.clients {
+		switch {
+		case len(cl.conns) > 0 || len(cl.routes) == 0:
+			cl.awaySince = time.Time{}
+		case cl.awaySince.IsZero():
+			cl.awaySince = now
+		case now.Sub(cl.awaySince) >= s.cfg.OrphanedAfter:
+			cl.awaySince = now
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // expire drops what is parked for longer than ParkedFor, but closes.
 func (s *Server) expire(r *route, now time.Time) {
 	s.dropParked(r, metrics.ParkedExpired, func(it item) bool {

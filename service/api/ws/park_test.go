@@ -212,3 +212,38 @@ func TestFloodIsSlowedNotDropped(t *testing.T) {
 	_ = flood.Close()
 	<-read
 }
+
+// TestOrphans shows F12 of a backend that never returns: its client is told of once it has been without a
+// connection for as long as is set, and not before. One that is connected, or has no session, is not.
+func TestOrphans(t *testing.T) {
+	const after = 500 * time.Millisecond
+	orphaned := make(chan string, 100)
+	r := start(t, ws.Config{
+		MoveTimeout: 80 * time.Millisecond, OrphanedAfter: after, Orphaned: func(id string) { orphaned <- id },
+	})
+	stays := r.dial(t, "stays")
+	stays.join("s1")
+	r.calls.await(t, "join stays/s1", 1)
+	_ = r.dial(t, "idle").Close()
+	begin := time.Now()
+	r.away(t, "gone", "s1")
+	select {
+	case id := <-orphaned:
+		if id != "gone" {
+			t.Errorf("%s is an orphan", id)
+		}
+		if d := time.Since(begin); d < after {
+			t.Errorf("after %v, want %v", d, after)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody is told")
+	}
+	r.end("gone", "s1")
+	select {
+	case id := <-orphaned:
+		if id != "gone" { // its close is parked
+			t.Errorf("%s is an orphan", id)
+		}
+	case <-time.After(2 * after):
+	}
+}

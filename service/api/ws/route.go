@@ -44,6 +44,8 @@ type client struct {
 	newest   uint64 // epoch that any connection had
 	changes  uint64 // of roles
 
+	awaySince time.Time // the janitor saw routes and no connection; zero: it did not
+
 	parkedMessages, parkedBytes, parkedCloses int
 }
 

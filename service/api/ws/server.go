@@ -104,6 +104,10 @@ type Config struct {
 	// has now. It is asked once a new connection is in the table, so that a client that was
 	// dropped, or whose rights changed, while it connected does not stay as it was.
 	Current func(p Peer) (policy.Roles, bool)
+	// Orphaned is called for each client that has had sessions and no connection for OrphanedAfter, and
+	// again as often. It may block for a while. Without a time it is not called.
+	OrphanedAfter time.Duration
+	Orphaned      func(clientID string)
 	// Policy says what may be sent by, and to, whom; nil: every message there is.
 	Policy Policy
 	// Record takes one event for each connection that opens and closes, and one for each message
@@ -367,7 +371,11 @@ func (s *Server) tidy() {
 			for r := range s.away {
 				s.expire(r, now)
 			}
+			orphaned := s.orphaned(now)
 			s.unlock()
+			for _, id := range orphaned {
+				s.cfg.Orphaned(id)
+			}
 		}
 	}
 }
