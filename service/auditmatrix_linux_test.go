@@ -209,6 +209,8 @@ func (m *matrix) refused(t *testing.T, table map[string]string, as probe, status
 		method, path, _ := strings.Cut(route, " ")
 		object, where := ":", "/"
 		switch {
+		case strings.Contains(path, "{clientID}/{callID}"): // whose call it is
+			object, where = "client:someone", "room/"
 		case strings.Contains(path, "{sessionID}"):
 			object, where = "session:sess", "room/sess"
 		case strings.Contains(path, "{callID}"):
@@ -375,7 +377,7 @@ func TestEveryTransactionIsOnRecord(t *testing.T) {
 		"client.roles by operator:admin, U on client:b in /: 0 ")
 	m.refused(t, table, probe{token: tokenB}, 403, "client:b", "forbidden")
 	m.ask(t, "POST /admin/probes", admin("POST", "/admin/probes", ""), 201, "probe.invite by operator:admin, C on probe:$id in /: 0 ")
-	m.ask(t, "GET /admin/calls/{clientID}/{callID}/report", admin("GET", "/admin/calls/a/none/report", ""), 404, "call.report by operator:admin, R on call:none in none/: 4 not_found")
+	m.ask(t, "GET /admin/calls/{clientID}/{callID}/report", admin("GET", "/admin/calls/a/none/report", ""), 404, "call.report by operator:admin, R on client:a in none/: 4 not_found")
 	m.ask(t, "GET /admin/probes", admin("GET", "/admin/probes", ""), 200, "probe.list by operator:admin, R on : in /: 0 ")
 	m.ask(t, "GET /admin/clients", admin("GET", "/admin/clients", ""), 200, "client.list by operator:admin, R on : in /: 0 ")
 	m.ask(t, "GET /admin/clients/{clientID}", admin("GET", "/admin/clients/b", ""), 200, "client.get by operator:admin, R on client:b in /: 0 ")

@@ -78,10 +78,11 @@ func (f *follower) check(t *testing.T) (events []client.CallEvent) {
 			t.Errorf("%s: a gap: %s", f.name, e.Raw)
 		case e.ID <= last:
 			t.Errorf("%s: %s comes after %s", f.name, e.ID, last)
-		case e.CallSeq != seq[e.Instance]+1, ended[e.Instance], (e.CallSeq == 1) != (e.Type == "call.started"):
+		case e.CallSeq != seq[e.Instance]+1, ended[e.Instance] != (e.Type == "call.report_ready"), (e.CallSeq == 1) != (e.Type == "call.started"):
 			t.Errorf("%s: %s #%d of call %s after #%d", f.name, e.Type, e.CallSeq, e.CallID, seq[e.Instance])
 		}
-		seq[e.Instance], ended[e.Instance], last = e.CallSeq, e.Type == "call.ended", e.ID
+		seq[e.Instance], last = e.CallSeq, e.ID
+		ended[e.Instance] = e.Type == "call.ended" || e.Type == "call.report_ready"
 	}
 	for instance, over := range ended {
 		if !over {

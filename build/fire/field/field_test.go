@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -49,12 +50,13 @@ func TestImpairments(t *testing.T) {
 	dst := to.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort()
 
 	send := func() (got, out, twice int, least time.Duration) {
-		sent := make([]time.Time, packets)
+		sent := make([]atomic.Pointer[time.Time], packets)
 		go func() {
 			tick := time.NewTicker(pause)
 			defer tick.Stop()
 			for n := range packets {
-				sent[n] = time.Now()
+				now := time.Now()
+				sent[n].Store(&now)
 				_, _ = from.WriteToUDPAddrPort([]byte{byte(n >> 8), byte(n)}, dst)
 				<-tick.C
 			}
@@ -77,7 +79,7 @@ func TestImpairments(t *testing.T) {
 				continue
 			}
 			seen[n] = true
-			least = min(least, time.Since(sent[n]))
+			least = min(least, time.Since(*sent[n].Load()))
 			if n < last {
 				out++
 			}
