@@ -11,7 +11,7 @@ import (
 // limits have the same name.
 func TestPortLimits(t *testing.T) {
 	none := map[netio.Drop]bool{
-		netio.DropMalformed: true, netio.DropTruncated: true, netio.DropUnknownMedia: true, netio.DropAlert: true,
+		netio.DropMalformed: true, netio.DropTruncated: true, netio.DropUnknownMedia: true, netio.DropAlert: true, netio.DropForged: true,
 		netio.DropSendBuffer: true, netio.DropUnreachable: true, netio.DropForbidden: true, netio.DropTooLarge: true,
 		netio.DropSendError: true, netio.DropPaused: true, netio.DropNoPath: true, netio.DropIdle: true, netio.DropStalled: true,
 	}
