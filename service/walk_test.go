@@ -65,6 +65,12 @@ var publicDoors = []door{
 	{"GET /calls/{callID}", "GET /calls/{call}", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
 	{"GET /calls/{callID}/sessions", "GET /calls/{call}/sessions", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
 	{"GET /calls/{callID}/sessions/{sessionID}", "GET /calls/{call}/sessions/{session}", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
+	{"GET /calls/{callID}/report", "GET /calls/{call}/report", "", [...]int{401, 401, 404, 200, 403, 403, 401, 401}},
+	{"GET /events", "GET /events?wait=0", "", [...]int{401, 401, 200, 200, 403, 403, 401, 401}},
+	{"POST /probes", "POST /probes", "", [...]int{401, 401, 201, 201, 403, 403, 401, 401}},
+	{"GET /probe", "GET /probe", "", everyone(200)},
+	{"POST /probe", "POST /probe", "{}", everyone(400)}, // what counts is the token in the body, and that is missing
+	{"POST /probe/result", "POST /probe/result", "{}", everyone(400)},
 	{"POST /calls/{callID}/tokens", "POST /calls/{call}/tokens", `{"userID":"u"}`, [...]int{401, 401, 404, 201, 403, 403, 401, 401}},
 	{refereeRoute, "POST /calls/{call}/moderate", `{"action":"mute_all"}`, [...]int{401, 401, 403, 200, 403, 404, 401, 401}}, // 404: a referee, but not of this call
 	{"POST /ws/tickets", "POST /ws/tickets", "", [...]int{401, 401, 201, 201, 403, 403, 401, 401}},
@@ -80,6 +86,14 @@ var adminDoors = []door{
 	{"GET /ready", "GET /ready", "", everyone(200)},
 	{"GET /metrics", "GET /metrics", "", everyone(200)}, // on loopback; see TestGuardedDebug in package api
 	{"GET /debug/pprof/", "GET /debug/pprof/cmdline", "", everyone(200)},
+	{"GET /admin/", "GET /admin/", "", everyone(200)}, // likewise
+	{"GET /admin/status", "GET /admin/status", "", everyone(200)},
+	{"GET /admin/drain", "GET /admin/drain", "", [...]int{401, 401, 403, 403, 403, 403, 200, 403}},
+	{"POST /admin/drain", "POST /admin/drain", `{"deadline":-1}`, [...]int{401, 401, 403, 403, 403, 403, 400, 403}}, // a good one would end the walk
+	{"DELETE /admin/drain", "DELETE /admin/drain", "", [...]int{401, 401, 403, 403, 403, 403, 200, 403}},
+	{"POST /admin/probes", "POST /admin/probes", "", [...]int{401, 401, 403, 403, 403, 403, 201, 403}},
+	{"GET /admin/probes", "GET /admin/probes", "", [...]int{401, 401, 403, 403, 403, 403, 200, 403}},
+	{"GET /admin/calls/{clientID}/{callID}/report", "GET /admin/calls/owner/{call}/report", "", [...]int{401, 401, 403, 403, 403, 403, 200, 403}},
 	{"GET /admin/clients", "GET /admin/clients", "", [...]int{401, 401, 403, 403, 403, 403, 200, 403}},
 	{"GET /admin/clients/{clientID}", "GET /admin/clients/other", "", [...]int{401, 401, 403, 403, 403, 403, 200, 403}},
 	{"GET /admin/audit", "GET /admin/audit", "", [...]int{401, 401, 403, 403, 403, 403, 403, 200}},
