@@ -286,9 +286,8 @@ func TestUpgradeCutsNothing(t *testing.T) {
 	if sum.lost > 0 || sum.again > 0 {
 		t.Error("packets were lost or doubled")
 	}
-	// A machine that has no time shows gaps at any time: those are no reason to fail.
-	if full() && sum.swaps > max(60*time.Millisecond, sum.others) {
-		t.Error("a swap made a gap")
+	if full() && sum.swaps > 60*time.Millisecond { // on a machine that has the time for it
+		t.Errorf("a gap of %v during swaps, %v at other times", sum.swaps, sum.others)
 	}
 	leaveAll(ctx, t, r, voices)
 	for i, old := range all[:len(all)-1] {
