@@ -15,11 +15,7 @@ var filesExhausted = scenario{
 	id: "F7", title: "no file descriptors are left", promises: nil,
 	criterion: "no call broken, at most 5 % of a processor more, back within 2 s",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk")
 		if err != nil {
 			return err
 		}

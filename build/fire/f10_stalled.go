@@ -23,11 +23,7 @@ var stalledReader = scenario{
 	id: "F10", title: "a backend does not read its WebSocket, and floods it", promises: []string{"P5"},
 	criterion: "signalling of others takes at most 50 ms (p99) more; the connection is closed; no call broken, nothing lost",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk")
 		if err != nil {
 			return err
 		}

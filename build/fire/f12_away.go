@@ -14,11 +14,7 @@ var backendAway = scenario{
 	id: "F12", title: "a backend never comes back",
 	criterion: "its calls go on while end users are there; sessions whose end users go end by themselves; nothing stays behind",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts()...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx)
 		if err != nil {
 			return err
 		}

@@ -13,11 +13,7 @@ var networkChange = scenario{
 	id: "F15b", title: "end users go to another network: their old address is dead", promises: []string{"P17"},
 	criterion: "calls go on within 1.5 s (p95), by ICE restart; others lose nothing",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts()...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx)
 		if err != nil {
 			return err
 		}

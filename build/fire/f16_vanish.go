@@ -13,11 +13,7 @@ var publisherVanishes = scenario{
 	id: "F16", title: "an end user vanishes without a word", promises: nil,
 	criterion: "the backend is told within 30 s (RFC 7675), the others lose nothing",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts()...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx)
 		if err != nil {
 			return err
 		}

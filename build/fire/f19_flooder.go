@@ -13,11 +13,7 @@ var mediaFlooder = scenario{
 	id: "F19", title: "somebody in a call floods it with media",
 	criterion: "what is beyond the limit of a session is dropped and counted, others lose at most 0.1 %",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk")
 		if err != nil {
 			return err
 		}

@@ -16,11 +16,7 @@ var junkFlood = scenario{
 	id: "F20", title: "a flood of junk to the media port", promises: []string{"P9"},
 	criterion: "no call broken, at most 0.1 % of packets lost, at most 0.35 of a processor more, at most 10 log lines, for each kind of junk",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk")
 		if err != nil {
 			return err
 		}

@@ -22,11 +22,7 @@ var spoofedPackets = scenario{
 	id: "F23", title: "packets from off the path, with the addresses of end users (F21 to F24)", promises: []string{"P10"},
 	criterion: "alerts, CCS, ClientHellos, RTP, RTCP and checks that are forged end no session and are not forwarded; set-ups succeed",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk")
 		if err != nil {
 			return err
 		}

@@ -19,11 +19,7 @@ var loginFlood = scenario{
 	id: "F27", title: "a flood of logins with wrong keys, 64 at a time", promises: []string{"P6"},
 	criterion: "a backend connects within 200 ms (p99); a known and an unknown id take the same time, within 5 ms; calls go on",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk")
 		if err != nil {
 			return err
 		}

@@ -19,11 +19,7 @@ var hostileTCP = scenario{
 	id: "F30", title: "TCP connections that say nothing, or nonsense, to the media port and the API (and F26)", promises: nil,
 	criterion: "those to the media port are closed within 5 s, those to the API within 10 s; memory grows at most 8 MiB; no call broken",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk", "atk2", "atk3", "atk4")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk", "atk2", "atk3", "atk4")
 		if err != nil {
 			return err
 		}

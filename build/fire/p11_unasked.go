@@ -18,11 +18,7 @@ var unaskedPackets = scenario{
 	id: "P11", title: "end users name addresses that are not theirs", promises: []string{"P11"},
 	criterion: "nothing is sent to an address that has not proved consent",
 	run: func(ctx context.Context, t *trial) error {
-		f, err := t.ground(steadyHosts("atk")...)
-		if err != nil {
-			return err
-		}
-		p, err := t.steady(ctx, nil, nil)
+		f, p, err := t.started(ctx, "atk")
 		if err != nil {
 			return err
 		}

@@ -230,6 +230,16 @@ func steadyHosts(others ...string) []string {
 	return append([]string{"srv", "be1", "be2", "cli1", "cli2", "cli3"}, others...)
 }
 
+// started is the ground with the usual hosts, and more, on which the steady load runs as it is.
+func (t *trial) started(ctx context.Context, more ...string) (*field.Field, *load.Party, error) {
+	f, err := t.ground(steadyHosts(more...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := t.steady(ctx, nil, nil)
+	return f, p, err
+}
+
 // steady starts a server and the steady load, on the hosts of steadyHosts.
 func (t *trial) steady(ctx context.Context, server func(*load.ServerConfig), change func(*load.PartyConfig)) (*load.Party, error) {
 	s, err := t.server(server)
