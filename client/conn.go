@@ -144,8 +144,9 @@ func (c *Conn) run(ws *websocket.Conn) {
 			c.err = context.Cause(c.ctx)
 			return
 		}
-		if time.Since(began) >= steadyAfter {
-			failures = 0
+		var bye *websocket.CloseError
+		if time.Since(began) >= steadyAfter || errors.As(err, &bye) && bye.Code == websocket.CloseServiceRestart {
+			failures = 0 // a server hands over when the process that follows it is ready
 		}
 		ws, err = c.reopen(&failures)
 		if err != nil {

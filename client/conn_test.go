@@ -138,6 +138,27 @@ func TestServerRestart(t *testing.T) {
 	wantEvent(t, conn, Closed{SessionID: "s9"})
 }
 
+// One upgrade of the server close upon another does not make a client wait longer each time.
+func TestUpgradesDoNotAddUp(t *testing.T) {
+	s := newFakeServer(t)
+	cfg := s.config()
+	cfg.MinBackoff, cfg.MaxBackoff = 20*time.Millisecond, time.Hour
+	conn, srv := connect(t, s, cfg)
+	const upgrades = 12 // 41 s, if each wait were twice the one before
+	for range upgrades {
+		bye := websocket.FormatCloseMessage(websocket.CloseServiceRestart, "server hands over")
+		if err := srv.ws.WriteControl(websocket.CloseMessage, bye, time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		wantLoss(t, conn)
+		srv = s.accept()
+		wantEvent(t, conn, Connected{Resumed: true})
+	}
+	if n := conn.Stats().Reconnects; n != upgrades {
+		t.Errorf("%d reconnects, want %d", n, upgrades)
+	}
+}
+
 func TestUnauthorized(t *testing.T) {
 	s := newFakeServer(t)
 	cfg := s.config()
