@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -33,7 +34,7 @@ var soak = scenario{
 		// Sampled when everybody who came has left again.
 		var at, heap, resident []float64
 		var first, last load.Usage
-		length, began := t.lasting(20*time.Second, 8*time.Hour), time.Now()
+		length, began := cmp.Or(t.soak, t.lasting(20*time.Second, 8*time.Hour)), time.Now()
 		warm := length / 5
 		for i := 0; time.Since(began) < length; i++ {
 			q, err := load.NewPerson(p.Backends[0], f.Host("cli2"), "call1", fmt.Sprintf("soak-%d", i), nil)

@@ -33,6 +33,7 @@ type trial struct {
 	ci     bool   // even less than quick
 	binary string // of rtcd
 	seed   uint64
+	soak   time.Duration // how long the soak is; 0: as lasting says
 	rand   *rand.Rand
 	log    io.Writer // progress, for people
 	out    string    // folder for logs of servers; "": none is kept
