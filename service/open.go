@@ -141,6 +141,9 @@ func (s *Server) openAuth() error {
 	if err != nil {
 		return fmt.Errorf("set up authentication: %w", err)
 	}
+	if s.inherited != nil {
+		a.Import(s.inherited.state.Auth)
+	}
 	s.auth = a
 	s.onClose(func() error { a.Close(); return nil })
 	return nil

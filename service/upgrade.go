@@ -14,6 +14,7 @@ import (
 	"rtcd/service/access"
 	"rtcd/service/api"
 	"rtcd/service/api/ws"
+	"rtcd/service/auth"
 	"rtcd/service/handover"
 	"rtcd/service/rtc"
 	"rtcd/service/rtc/netio"
@@ -78,6 +79,7 @@ type formerState struct {
 type handedState struct {
 	Formers []formerState // the sender; then those whose links are the descriptors, in that order
 	Access  access.State
+	Auth    auth.State
 	Parked  []ws.Parked               `json:",omitempty"`
 	Found   map[netip.Addr]netip.Addr `json:",omitempty"` // external addresses
 }
@@ -321,7 +323,8 @@ func (s *Server) part(serving *sync.WaitGroup) handedState {
 	own := formerState{Name: fmt.Sprintf("%s pid %d", s.opts.Build.Version, os.Getpid())}
 	own.Sessions, own.Calls = s.calls.Live()
 	return handedState{
-		Formers: append([]formerState{own}, formers...), Access: s.access.Export(), Parked: s.left, Found: s.calls.Found(),
+		Formers: append([]formerState{own}, formers...), Access: s.access.Export(), Auth: s.auth.Export(),
+		Parked: s.left, Found: s.calls.Found(),
 	}
 }
 

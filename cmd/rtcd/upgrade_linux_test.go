@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"rtcd/client"
 	"rtcd/service/rtc/rtctest"
@@ -207,6 +210,45 @@ func (c *child) upgrade(t *testing.T, dir string, environ ...string) *child {
 	c.out.await(t, "upgrade: the successor serves")
 	next.awaitReady(t)
 	return next
+}
+
+// Who has proved a key does not do so again to the process that takes over: many backends at once
+// would wait for as many hashes.
+func TestUpgradeKeepsLogins(t *testing.T) {
+	dir := t.TempDir()
+	environ := []string{"RTCD_UPGRADE_SOCKET=" + filepath.Join(dir, "upgrade"), "RTCD_API_SECURITY_BCRYPTCOST=14"}
+	c := start(t, dir, environ...)
+	cl, err := client.New(client.Config{URL: c.url(), ClientID: "c1", AuthKey: key, AutoRegister: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.CloseIdleConnections)
+	ctx := within(t, time.Minute)
+	if err := cl.Register(ctx); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	token, err := cl.Login(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := time.Since(began) // most of a second
+	for range 2 {             // what was inherited is handed on
+		c = c.upgrade(t, dir, environ...)
+	}
+	header := http.Header{"Authorization": {"Bearer " + token}}
+	ws, resp, err := websocket.DefaultDialer.DialContext(ctx, strings.Replace(c.url(), "http", "ws", 1)+"/ws", header)
+	if err != nil {
+		t.Fatalf("with a token of the process before: %v", err)
+	}
+	_, _ = resp.Body.Close(), ws.Close()
+	began = time.Now()
+	if _, _, err := cl.Ticket(ctx); err != nil {
+		t.Errorf("with a key that was right before: %v", err)
+	}
+	if took := time.Since(began); took > hash/2 {
+		t.Errorf("a key that was right before took %v, %v at first", took, hash)
+	}
 }
 
 // full says whether a test is to run in full: it then takes minutes.

@@ -13,14 +13,14 @@ const (
 	maxVerified      = 16_384
 )
 
-// A credential stands for an id and a key: their HMAC-SHA256 under a key that only this process
-// has and that ends with it. The zero value stands for none.
+// A credential stands for an id and a key: their HMAC-SHA256 under a key that is in memory alone: of
+// this process and of those that take over from it. The zero value stands for none.
 type credential [sha256.Size]byte
 
 // verifiedKeys remembers keys that were right, and the epoch in which they were. Nothing is ever
 // remembered of a wrong one.
 type verifiedKeys struct {
-	secret []byte // fixed at creation
+	secret []byte // fixed before the first use
 
 	mu      sync.Mutex // guards the field below
 	entries map[credential]*verifiedKey
