@@ -6,7 +6,6 @@
 package main
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -22,14 +21,18 @@ import (
 
 	"rtcd/build/fire/edges"
 	"rtcd/build/fuzzall/targets"
+	"rtcd/build/page"
 	"rtcd/service/metrics"
 )
 
 // The pages with tables.
 const (
-	page  = "docs/operations.md"
-	proof = "docs/reliability.md" // that limits hold
+	operations  = "docs/operations.md"
+	reliability = "docs/reliability.md" // that limits hold
 )
+
+// command writes them.
+const command = "go run ./build/docs -write"
 
 func main() {
 	write := flag.Bool("write", false, "write the tables")
@@ -52,7 +55,7 @@ func run(root string, write bool) error {
 	if err != nil {
 		return err
 	}
-	err = fill(filepath.Join(root, page), write, map[string]string{"metrics": found.metricTable(), "limits": limitTable()})
+	err = page.Fill(filepath.Join(root, operations), write, command, map[string]string{"metrics": found.metricTable(), "limits": limitTable()})
 	if err != nil {
 		return err
 	}
@@ -68,40 +71,7 @@ func run(root string, write bool) error {
 	if err != nil {
 		return err
 	}
-	return fill(filepath.Join(root, proof), write, map[string]string{"tests of limits": edges.Table(tested), "fuzz targets": fuzz})
-}
-
-// fill writes the tables of a page, or says that they are not as they would be written.
-func fill(path string, write bool, tables map[string]string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	now := old
-	for name, table := range tables {
-		if now, err = replace(now, name, table); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	switch {
-	case bytes.Equal(old, now):
-		return nil
-	case !write:
-		return fmt.Errorf("%s is out of date: go run ./build/docs -write", path)
-	}
-	return os.WriteFile(path, now, 0o644)
-}
-
-// replace replaces what is between the markers of a table.
-func replace(text []byte, name, table string) ([]byte, error) {
-	begin := fmt.Sprintf("<!-- %s: go run ./build/docs -write -->\n", name)
-	end := fmt.Sprintf("<!-- end of %s -->\n", name)
-	before, rest, ok := strings.Cut(string(text), begin)
-	_, after, closed := strings.Cut(rest, end)
-	if !ok || !closed {
-		return nil, fmt.Errorf("no lines %q and %q", strings.TrimSpace(begin), strings.TrimSpace(end))
-	}
-	return []byte(before + begin + table + end + after), nil
+	return page.Fill(filepath.Join(root, reliability), write, command, map[string]string{"tests of limits": edges.Table(tested), "fuzz targets": fuzz})
 }
 
 // A series is a metric as its declaration has it.

@@ -30,17 +30,10 @@ var addressChange = scenario{
 		if err != nil {
 			return err
 		}
-		w, err := p.Mark(ctx)
+		w, moved, err := excused(ctx, p, "cli1")
 		if err != nil {
 			return err
 		}
-		var moved []*load.Person
-		for _, q := range p.People {
-			if q.Host.Name == "cli1" {
-				moved = append(moved, q)
-			}
-		}
-		w.Excuse(moved...)
 		var gaps, afterCheck []time.Duration
 		runs := t.of(5, 100)
 		for i := range runs {
@@ -85,6 +78,20 @@ var addressChange = scenario{
 			"gap p95 %d ms, of which %d ms after the endpoint's first check from there", p95.Milliseconds(), p95check.Milliseconds())
 		return t.leaveIdle(ctx, p)
 	},
+}
+
+// excused begins to measure without the people of a host, who are about to move, and returns them.
+func excused(ctx context.Context, p *load.Party, host string) (w *load.Window, moved []*load.Person, err error) {
+	if w, err = p.Mark(ctx); err != nil {
+		return nil, nil, err
+	}
+	for _, q := range p.People {
+		if q.Host.Name == host {
+			moved = append(moved, q)
+		}
+	}
+	w.Excuse(moved...)
+	return w, moved, nil
 }
 
 // pairsOf are the pairs that a person is part of.

@@ -17,17 +17,10 @@ var networkChange = scenario{
 		if err != nil {
 			return err
 		}
-		w, err := p.Mark(ctx)
+		w, moved, err := excused(ctx, p, "cli1")
 		if err != nil {
 			return err
 		}
-		var moved []*load.Person
-		for _, q := range p.People {
-			if q.Host.Name == "cli1" {
-				moved = append(moved, q)
-			}
-		}
-		w.Excuse(moved...)
 		var gaps []time.Duration
 		runs := t.of(5, 100)
 		for i := range runs {

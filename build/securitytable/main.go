@@ -5,7 +5,6 @@
 package main
 
 import (
-	"bytes"
 	_ "embed"
 	"flag"
 	"fmt"
@@ -19,16 +18,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"rtcd/build/page"
 )
 
 //go:embed rows.txt
 var rowsText string
-
-const (
-	page  = "docs/security.md"
-	begin = "<!-- rows: go run ./build/securitytable -->\n"
-	end   = "<!-- end of rows -->\n"
-)
 
 func main() {
 	check := flag.Bool("check", false, "write nothing, fail if the table is not up to date or a row has no test")
@@ -51,22 +46,7 @@ func run(root string, check bool) error {
 	if err := complete(rows, tests); err != nil {
 		return err
 	}
-	path := filepath.Join(root, page)
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	now, err := replace(old, table(rows, tests))
-	if err != nil {
-		return fmt.Errorf("%s: %w", page, err)
-	}
-	switch {
-	case bytes.Equal(old, now):
-		return nil
-	case check:
-		return fmt.Errorf("%s is out of date: go run ./build/securitytable", page)
-	}
-	return os.WriteFile(path, now, 0o644)
+	return page.Fill(filepath.Join(root, "docs/security.md"), !check, "go run ./build/securitytable", map[string]string{"rows": table(rows, tests)})
 }
 
 // A row is one requirement.
@@ -191,17 +171,4 @@ func shown(tests []string) string {
 		last = folder
 	}
 	return strings.Join(parts, ", ")
-}
-
-// replace puts the table between its marks.
-func replace(doc []byte, table string) ([]byte, error) {
-	head, rest, ok := bytes.Cut(doc, []byte(begin))
-	if !ok {
-		return nil, fmt.Errorf("no line %q", strings.TrimSpace(begin))
-	}
-	_, tail, ok := bytes.Cut(rest, []byte(end))
-	if !ok {
-		return nil, fmt.Errorf("no line %q", strings.TrimSpace(end))
-	}
-	return slices.Concat(head, []byte(begin), []byte(table), []byte(end), tail), nil
 }
