@@ -261,6 +261,7 @@ func TestAuditSinks(t *testing.T) {
 	}
 	for address, want := range map[string]string{
 		"10.1.2.3:514": "", "192.168.0.9:514": "", "127.0.0.1:514": "", "[fd00::5]:514": "", "localhost:514": "", "[fe80::1]:514": "",
+		"172.31.1.1:514": "", "[::1]:514": "", "[::ffff:10.0.0.1]:514": "", "172.32.0.1:514": "audit.sink[0].address", "0.0.0.0:514": "audit.sink[0].address",
 		"203.0.113.5:514": "audit.sink[0].address", "[2001:db8::1]:514": "audit.sink[0].address", "log.example.com:514": "audit.sink[0].address",
 	} {
 		judge(t, sink("tcp", address), want)

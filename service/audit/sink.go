@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -68,29 +67,6 @@ type SinkStats struct {
 	Failures  uint64 // connections that failed or broke
 	Unsent    uint64 // events in the log that are not delivered yet
 	Spool     int64  // bytes of the log that are not sent yet
-}
-
-// SinkAllowed returns what is wrong with a sink: in production, audit events leave the machine's own networks
-// over TLS only. A name other than "localhost" may be anywhere, so it counts as outside.
-func SinkAllowed(production bool, cfg SinkConfig) error {
-	if !production || cfg.Transport == "" || cfg.Transport == TLS {
-		return nil
-	}
-	host, _, err := net.SplitHostPort(cfg.Address)
-	if err != nil {
-		return fmt.Errorf("address %q: %w", cfg.Address, err)
-	}
-	if host == "localhost" {
-		return nil
-	}
-	ip, err := netip.ParseAddr(host)
-	if err == nil {
-		ip = ip.Unmap()
-		if ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
-			return nil
-		}
-	}
-	return fmt.Errorf("address %q is not known to be private; use transport %q", cfg.Address, TLS)
 }
 
 // A sink sends the log, which is its spool, to one server.

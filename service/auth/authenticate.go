@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -36,7 +35,6 @@ func (k secretKey) is(sum [sha256.Size]byte) bool {
 func (s *Service) Authenticate(ctx context.Context, c Credentials) (Principal, error) {
 	p, err := s.authenticate(ctx, c)
 	if err != nil {
-		s.report(p, c.Remote, err)
 		return Principal{}, err
 	}
 	return p, nil
@@ -58,20 +56,6 @@ func (s *Service) authenticate(ctx context.Context, c Credentials) (Principal, e
 		return s.byToken(ctx, given.token, c)
 	}
 	return s.byKey(ctx, given.id, given.key, c)
-}
-
-// report tells OnFailure of a refusal, but not of what is no fault of the credentials.
-func (s *Service) report(p Principal, remote netip.Addr, err error) {
-	var limit *LimitError
-	limited := errors.As(err, &limit) && limit.Limit == limitFailedLogins
-	refused := errors.Is(err, ErrAuthentication) || errors.Is(err, ErrCertificate) || errors.Is(err, ErrNoCertificate)
-	if s.onFailure == nil || !limited && !refused {
-		return
-	}
-	if s.checkID(p.ClientID) != nil {
-		p.ClientID = ""
-	}
-	s.onFailure(Failure{ClientID: p.ClientID, Remote: remote, Method: p.Method, Reason: Reason(err)})
 }
 
 // byKey is basic authentication.
@@ -187,7 +171,6 @@ func (s *Service) Hold(p Principal) (release func()) { return s.verified.hold(p.
 func (s *Service) Login(ctx context.Context, clientID, authKey string, from Credentials) (string, error) {
 	token, err := s.login(ctx, clientID, authKey, from)
 	if err != nil {
-		s.report(Principal{ClientID: clientID, Method: MethodBasic}, from.Remote, err)
 		return "", fmt.Errorf("login failed: %w", err)
 	}
 	return token, nil
@@ -227,7 +210,6 @@ func (s *Service) Refresh(ctx context.Context, bearer string) (token string, exp
 		}
 	}
 	if err != nil {
-		s.report(Principal{ClientID: e.clientID, Method: MethodBearer}, netip.Addr{}, err)
 		return "", time.Time{}, err
 	}
 	return token, expires, nil

@@ -91,32 +91,6 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("too many requests (%s), retry in %v", e.Limit, e.RetryAfter.Round(time.Second))
 }
 
-// Reason returns a machine-readable reason, in snake case, for an error of this package: what refused
-// someone's credentials, or the name of the limit that was hit. It is empty for what is no refusal.
-func Reason(err error) string {
-	var refused *refusal
-	var limit *LimitError
-	switch {
-	case err == nil:
-		return ""
-	case errors.As(err, &refused):
-		return refused.reason
-	case errors.As(err, &limit):
-		return limit.Limit
-	case errors.Is(err, ErrInvalidHeader):
-		return "invalid_auth_header"
-	case errors.Is(err, ErrTokenInvalid):
-		return "token_invalid"
-	case errors.Is(err, ErrTokenExpired):
-		return "token_expired"
-	case errors.Is(err, ErrUnauthorized):
-		return "unauthorized"
-	case errors.Is(err, ErrAuthentication):
-		return "authentication_failed"
-	}
-	return ""
-}
-
 // isContext reports whether err only says that a caller gave up.
 func isContext(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)

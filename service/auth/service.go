@@ -104,12 +104,6 @@ type Config struct {
 	CertFingerprints map[string][]string
 	// RequireCert refuses clients whose connection has no certificate.
 	RequireCert bool
-	// OnFailure, if set, is told of every refusal of credentials. It runs on the caller of
-	// Authenticate, Login or Refresh, and has to be quick.
-	OnFailure func(Failure)
-	// OnRevoke, if set, is called after a client was removed and its tokens are dead, to cut its
-	// connections and sessions. It runs on the caller of Unregister.
-	OnRevoke func(clientID string)
 }
 
 // A BasicScope says what keys are good for.
@@ -161,18 +155,6 @@ type Principal struct {
 	credential credential // the verified key, if it was one
 }
 
-// A Failure is a refusal of credentials, for the audit log.
-type Failure struct {
-	// ClientID is whose the credentials are or claim to be; empty if that is not known, or cannot be
-	// the id of a client.
-	ClientID string
-	Remote   netip.Addr
-	// Method is empty if it was not to be told.
-	Method Method
-	// Reason is that of func Reason.
-	Reason string
-}
-
 // A Service authenticates. Its methods may be called by any number of goroutines.
 type Service struct {
 	// Fixed at creation.
@@ -189,8 +171,6 @@ type Service struct {
 	certBind      CertBind
 	requireCert   bool
 	fingerprints  map[string][][sha256.Size]byte
-	onRevoke      func(string)
-	onFailure     func(Failure)
 	hasher        *hasher
 	registrations *budget
 	rotations     *budget
@@ -298,9 +278,7 @@ func newService(cfg Config, store KeyStore, log *slog.Logger) *Service {
 		certBind:      cfg.CertBind,
 		requireCert:   cfg.RequireCert,
 		fingerprints:  fingerprints,
-		onFailure:     cfg.OnFailure,
 		tokenLifetime: cfg.TokenLifetime,
-		onRevoke:      cfg.OnRevoke,
 		hasher:        newHasher(cfg.BcryptCost),
 		registrations: newBudget("bcrypt_registrations", workers, queueLength, registerPatience),
 		rotations:     newBudget("bcrypt_rotations", 1, queueLength, loginPatience),
@@ -409,8 +387,8 @@ func (s *Service) allowed(r rune) bool {
 	return !unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// Unregister removes a client, then its token, its tickets and what is remembered of its key, then
-// calls OnRevoke. Whether the caller may do so is for the API to say. Errors: ErrIDMissing, or
+// Unregister removes a client, then its token, its tickets and what is remembered of its key. To cut what
+// it has open is up to the caller. Whether the caller may do so is for the API to say. Errors: ErrIDMissing, or
 // "unregister failed: …" with ErrUnknownClient or the store's.
 func (s *Service) Unregister(ctx context.Context, clientID string) error {
 	if clientID == "" {
@@ -424,9 +402,6 @@ func (s *Service) Unregister(ctx context.Context, clientID string) error {
 		return fmt.Errorf("unregister failed: %w", err)
 	}
 	s.forget(clientID)
-	if s.onRevoke != nil {
-		s.onRevoke(clientID)
-	}
 	return nil
 }
 
