@@ -52,7 +52,7 @@ type reportsConfig struct {
 type reports struct {
 	cfg    reportsConfig
 	making chan struct{} // holds a token while a report is made
-	writes chan kept
+	writes chan *awaited
 	done   chan struct{}
 	wait   sync.WaitGroup
 
@@ -60,7 +60,7 @@ type reports struct {
 	kept     []kept // the oldest first
 	bytes    int
 	rates    map[string]*asker // by client
-	epochs   map[string]int    // how often clients were forgotten, that were
+	awaited  map[*awaited]bool // in writes, or being written; true: of a client that was forgotten
 	ended    map[string]int64  // when clients were forgotten, in ms since 1970
 	allEnded int64             // when all may have been
 	heir     chan<- kept       // takes the calls of a former process; nil: this is none
@@ -78,9 +78,11 @@ type kept struct {
 	client string
 	record *report.Record
 	size   int
-	epoch  int  // of the client
 	stored bool // or waits for it
 }
+
+// awaited is a call whose report waits to be written.
+type awaited struct{ kept }
 
 // openReports makes the reports on calls.
 func (s *Server) openReports() error {
@@ -106,8 +108,8 @@ func (s *Server) openReports() error {
 
 func newReports(cfg reportsConfig) *reports {
 	r := &reports{
-		cfg: cfg, making: make(chan struct{}, 1), writes: make(chan kept, maxReportWrites), done: make(chan struct{}),
-		rates: make(map[string]*asker), epochs: make(map[string]int), ended: make(map[string]int64),
+		cfg: cfg, making: make(chan struct{}, 1), writes: make(chan *awaited, maxReportWrites), done: make(chan struct{}),
+		rates: make(map[string]*asker), awaited: make(map[*awaited]bool), ended: make(map[string]int64),
 	}
 	if cfg.files != nil {
 		r.wait.Go(r.write)
@@ -134,11 +136,12 @@ func (r *reports) add(client string, record *report.Record) {
 
 // addLocked keeps a call, after those that ended before it.
 func (r *reports) addLocked(k kept) {
-	k.size, k.epoch = k.record.Size(), r.epochs[k.client]
+	k.size = k.record.Size()
 	if r.cfg.files != nil && !r.closed && !k.stored {
+		a := &awaited{k}
 		select {
-		case r.writes <- k:
-			k.stored = true
+		case r.writes <- a:
+			k.stored, r.awaited[a] = true, false
 		default:
 			r.cfg.limit(LimitReportWrites)
 		}
@@ -211,8 +214,10 @@ func (r *reports) forget(client string) {
 		r.allEnded = now
 	}
 	r.ended[client] = now
-	if r.cfg.files != nil {
-		r.epochs[client]++
+	for a := range r.awaited {
+		if a.client == client {
+			r.awaited[a] = true
+		}
 	}
 	r.mu.Unlock()
 	if r.cfg.files == nil {
@@ -331,11 +336,12 @@ func (r *reports) write() {
 	}
 }
 
-func (r *reports) writeOne(k kept) {
+func (r *reports) writeOne(k *awaited) {
 	r.making <- struct{}{}
 	defer func() { <-r.making }()
 	r.mu.Lock()
-	gone := r.epochs[k.client] != k.epoch
+	gone := r.awaited[k]
+	delete(r.awaited, k)
 	r.mu.Unlock()
 	if gone {
 		return

@@ -340,18 +340,15 @@ func TestForgottenReportsAreNotWritten(t *testing.T) {
 	r.making <- struct{}{} // the writer waits, with one in its hands
 	r.add("a", recordOf("first", anyTime))
 	forgotten := make(chan struct{})
-	r.mu.Lock()
-	before := r.epochs["a"]
-	r.mu.Unlock()
 	go func() { r.forget("a"); close(forgotten) }()
 	for late := time.Now().Add(10 * time.Second); ; { // until the first part of it is done
 		if time.Now().After(late) {
 			t.Fatal("not forgotten in memory")
 		}
 		r.mu.Lock()
-		now := r.epochs["a"]
+		_, begun := r.ended["a"]
 		r.mu.Unlock()
-		if now != before {
+		if begun {
 			break
 		}
 		time.Sleep(time.Millisecond)
@@ -367,6 +364,9 @@ func TestForgottenReportsAreNotWritten(t *testing.T) {
 	<-forgotten
 	if err := r.close(); err != nil {
 		t.Fatal(err)
+	}
+	if len(r.awaited) != 0 {
+		t.Errorf("%d are still awaited", len(r.awaited))
 	}
 	if _, err := files.read("a", "first", 0, api.ReportJSON); !errors.Is(err, api.ErrNoReport) {
 		t.Errorf("of the removed client: %v", err)
