@@ -16,6 +16,13 @@ import (
 	"rtcd/service/api"
 )
 
+// pruneEvery is how long reports may be there that are too old, or bytes be counted that others have removed.
+// Nobody is shown a report that is too old.
+const pruneEvery = time.Minute
+
+// pruneShare is the part of the room that is made when there is none.
+const pruneShare = 16
+
 // leastFree is what stays free on the volume of reports.
 const leastFree = 256 << 20
 
@@ -29,6 +36,11 @@ type reportFiles struct {
 	keepFor time.Duration
 	free    func(dir string) (uint64, error)
 	now     func() time.Time
+
+	// The writer's. Looking through the folder takes a moment for each report in it, so that is not done
+	// for each call.
+	size   int64     // of all there is, at most
+	pruned time.Time // when that was counted; zero: never
 }
 
 // openReportFiles makes the folder if need be.
@@ -60,8 +72,10 @@ func (r *reportFiles) write(client, call string, started int64, bodies map[api.R
 	if size > r.keep {
 		return errVolumeFull
 	}
-	if err := r.prune(size); err != nil {
-		return err
+	if r.pruned.IsZero() || r.now().Sub(r.pruned) >= pruneEvery || r.size+size > r.keep {
+		if err := r.prune(size); err != nil {
+			return err
+		}
 	}
 	free, err := r.free(r.dir)
 	if err != nil {
@@ -75,6 +89,7 @@ func (r *reportFiles) write(client, call string, started int64, bodies map[api.R
 		return err
 	}
 	for format, body := range bodies {
+		r.size += int64(len(body)) // too much, if it fails
 		if err := writeWhole(filepath.Join(folder, reportName(call, started)+"."+string(format)), body); err != nil {
 			return err
 		}
@@ -102,8 +117,8 @@ func writeWhole(path string, body []byte) error {
 	return err
 }
 
-// prune removes what is too old, and the oldest until there is room for so many bytes: of a call both
-// formats at once.
+// prune removes what is too old, and if there is no room for so many bytes the oldest until there is some
+// more: of a call both formats at once.
 func (r *reportFiles) prune(room int64) error {
 	type written struct {
 		paths []string
@@ -111,7 +126,7 @@ func (r *reportFiles) prune(room int64) error {
 		at    time.Time
 	}
 	calls := make(map[string]*written)
-	total := room
+	total, most := room, r.keep
 	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // a client was forgotten
@@ -142,8 +157,11 @@ func (r *reportFiles) prune(room int64) error {
 	if err != nil {
 		return err
 	}
+	if total > most { // or the next one would have to look again
+		most = max(room, most-most/pruneShare)
+	}
 	for _, c := range slices.SortedFunc(maps.Values(calls), func(a, b *written) int { return a.at.Compare(b.at) }) {
-		if r.now().Sub(c.at) <= r.keepFor && total <= r.keep {
+		if r.now().Sub(c.at) <= r.keepFor && total <= most {
 			break
 		}
 		for _, path := range c.paths {
@@ -153,6 +171,7 @@ func (r *reportFiles) prune(room int64) error {
 		}
 		total -= c.size
 	}
+	r.size, r.pruned = total-room, r.now()
 	return nil
 }
 

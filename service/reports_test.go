@@ -328,6 +328,43 @@ func TestReportFilesAreBounded(t *testing.T) {
 	}
 }
 
+// What has to be looked for in the whole folder is not looked for with each call, nor left for long.
+func TestReportFilesAreLookedThroughNowAndThen(t *testing.T) {
+	files, err := openReportFiles(t.TempDir(), 1<<20, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	files.now = func() time.Time { return now }
+	files.free = func(string) (uint64, error) { return 1 << 40, nil }
+	write := func(call string) {
+		t.Helper()
+		if err := files.write("a", call, anyTime, map[api.ReportFormat][]byte{api.ReportJSON: make([]byte, 100)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("c0")
+	old := filepath.Join(files.folder("a"), reportName("old", anyTime)+".json")
+	if err := os.WriteFile(old, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(old, now.Add(-2*time.Hour), now.Add(-2*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	write("c1")
+	if _, err := os.Stat(old); err != nil {
+		t.Errorf("the folder was looked through again at once: %v", err)
+	}
+	now = now.Add(pruneEvery)
+	write("c2")
+	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is too old is still there: %v", err)
+	}
+	if files.size != 300 {
+		t.Errorf("%d bytes counted, want 300", files.size)
+	}
+}
+
 // A client that is removed while its reports wait to be written has none afterwards, and one that gets
 // its id next has its own.
 func TestForgottenReportsAreNotWritten(t *testing.T) {
