@@ -414,10 +414,12 @@ func goneOf(list []*former) (out []<-chan struct{}) {
 
 // EndAll is that of rtc.Server.
 func (f *fleet) EndAll() {
+	var asked sync.WaitGroup
 	for _, o := range f.all() {
-		_, _ = ask(o.link, order{Verb: orderEndAll})
+		asked.Go(func() { _, _ = ask(o.link, order{Verb: orderEndAll}) })
 	}
 	f.Server.EndAll()
+	asked.Wait()
 }
 
 // Close ends all calls everywhere, and the other processes.
