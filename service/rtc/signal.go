@@ -165,8 +165,10 @@ func (s *session) act(a negotiate.Action) []negotiate.Action {
 	case negotiate.Rollback:
 		s.peer.ForgetOffer()
 		s.restartRolledBack()
-		s.tenant.Errored(metrics.SignalingError)
-		s.log.Warn("offer not answered in time, it will be made again")
+		if a.Late {
+			s.tenant.Errored(metrics.SignalingError)
+			s.log.Warn("offer not answered in time, it will be made again")
+		}
 	case negotiate.LockReleased:
 		s.tenant.ObserveLockHeld(a.Held)
 	}

@@ -37,7 +37,8 @@ const (
 	// ApplyAnswer: apply SDP as the answer to our offer, then call AnswerApplied or, after
 	// rolling back, AnswerFailed.
 	ApplyAnswer
-	// Rollback: roll our offer back, it will be made again later.
+	// Rollback: roll our offer back, it will be made again later. Late says that its answer is overdue;
+	// otherwise it makes way for another one.
 	Rollback
 	// LockReleased reports that the lock was given back or taken away after Held.
 	LockReleased
@@ -50,6 +51,7 @@ type Action struct {
 	Route  Route
 	Waited time.Duration
 	Held   time.Duration
+	Late   bool
 }
 
 // Config sets the times of a Machine. Zero fields take the defaults named here.
@@ -150,7 +152,7 @@ func (m *Machine) Deadline() time.Time {
 func (m *Machine) Expire(now time.Time) []Action {
 	var out []Action
 	if m.open && !now.Before(m.openEnd) {
-		out = append(out, Action{Verb: Rollback})
+		out = append(out, Action{Verb: Rollback, Late: true})
 		out = append(out, m.close(now)...)
 		m.retryLater(now)
 	}

@@ -21,6 +21,10 @@ func verbs(actions []Action) string {
 		case ApplyAnswer:
 			s += "answer:" + a.SDP + " "
 		case Rollback:
+			if !a.Late {
+				s += "withdraw "
+				continue
+			}
 			s += "rollback "
 		case LockReleased:
 			s += "released "

@@ -36,7 +36,7 @@ func TestWithdraw(t *testing.T) {
 		t.Fatal("not open")
 	}
 	got := m.Withdraw(now)
-	if len(got) != 3 || got[0].Verb != Rollback || got[1].Verb != LockReleased || got[2].Verb != MakeOffer {
+	if len(got) != 3 || got[0].Verb != Rollback || got[0].Late || got[1].Verb != LockReleased || got[2].Verb != MakeOffer {
 		t.Fatalf("got %q", verbs(got))
 	}
 	m.OfferSent(now)
