@@ -131,7 +131,7 @@ func retell(o options) int {
 		t := tabulate(results)
 		fmt.Print(t.text())
 		if o.write {
-			err = document(t, slices.ContainsFunc(results, func(r result) bool { return r.Quick }))
+			err = document(t, !slices.ContainsFunc(results, func(r result) bool { return !r.Quick }))
 		}
 	}
 	if err != nil {

@@ -5,9 +5,10 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"strings"
 	"text/tabwriter"
+
+	"rtcd/build/page"
 )
 
 // promises are what is promised, in order.
@@ -54,6 +55,9 @@ func tabulate(results []result) (t table) {
 					continue
 				}
 				counts = append(counts, fmt.Sprintf("%d %s", found.Count, found.Of))
+				if res.Quick {
+					counts[len(counts)-1] += " (-quick)"
+				}
 				figures = append(figures, found.Figure)
 				switch {
 				case !found.Kept:
@@ -121,33 +125,14 @@ func (t table) markdown() string {
 	return b.String()
 }
 
-// Where the table stands in the page.
-const (
-	page      = "docs/reliability.md"
-	beginMark = "<!-- fire: begin -->"
-	endMark   = "<!-- fire: end -->"
-)
-
-// document puts the table into the page, between its marks.
+// document puts the table into the page.
 func document(t table, quick bool) error {
-	b, err := os.ReadFile(page)
-	if err != nil {
-		return fmt.Errorf("write the table: %w", err)
-	}
-	before, rest, ok := strings.Cut(string(b), beginMark)
-	_, after, ok2 := strings.Cut(rest, endMark)
-	if !ok || !ok2 {
-		return fmt.Errorf("write the table: %s has no marks %s and %s", page, beginMark, endMark)
-	}
 	kind := "`make fire`"
 	if quick {
 		kind = "`FIRE=-quick make fire`: smaller counts than promised"
 	}
-	text := before + beginMark + "\n" + kind + "\n\n" + t.markdown() + endMark + after
-	if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("write the table: %w", err)
-	}
-	return nil
+	text := kind + "\n\n" + t.markdown()
+	return page.Fill("docs/reliability.md", true, "FIRE=-write make fire", map[string]string{"promises": text})
 }
 
 func verdictOf(r result) string {
