@@ -44,6 +44,7 @@ type options struct {
 	pattern, out, from              string
 	seed                            uint64
 	soak                            time.Duration
+	share                           float64
 }
 
 func parse(args []string) (o options, err error) {
@@ -58,6 +59,7 @@ func parse(args []string) (o options, err error) {
 	flags.BoolVar(&o.list, "list", false, "list the scenarios")
 	flags.BoolVar(&o.clean, "clean", false, "take away what runs have left that were killed, and end")
 	flags.BoolVar(&o.write, "write", false, "write the table into docs/reliability.md")
+	flags.Float64Var(&o.share, "share", 1, "part of the counts and times of a full run, where that is more than those of -quick")
 	flags.DurationVar(&o.soak, "soak", 0, "how long the soak of P20 is (default 8h, 20s with -quick)")
 	flags.Uint64Var(&o.seed, "seed", rand.Uint64N(1<<32), "seed of all chance")
 	if err := flags.Parse(args); err != nil {
@@ -65,6 +67,9 @@ func parse(args []string) (o options, err error) {
 	}
 	if *full && (o.quick || o.ci) || o.quick && o.ci || flags.NArg() > 0 {
 		return o, errors.New("fire: one of -ci, -quick and -full, and no arguments")
+	}
+	if o.share <= 0 || o.share > 1 {
+		return o, fmt.Errorf("fire: a share of %v is outside 0 to 1", o.share)
 	}
 	if o.soak < 0 {
 		return o, fmt.Errorf("fire: a soak of %v", o.soak)
@@ -217,7 +222,7 @@ func burn(ctx context.Context, o options, chosen []scenario) (int, error) {
 			break
 		}
 		_, _ = fmt.Fprintf(people, "%s %s\n", s.id, s.title)
-		r := play(ctx, s, &trial{quick: o.quick, ci: o.ci, binary: binary, seed: o.seed, soak: o.soak, log: people, out: o.out})
+		r := play(ctx, s, &trial{quick: o.quick, ci: o.ci, binary: binary, seed: o.seed, soak: o.soak, share: o.share, log: people, out: o.out})
 		results = append(results, r)
 		line, err := json.Marshal(r)
 		if err != nil {

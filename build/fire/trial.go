@@ -33,6 +33,7 @@ type trial struct {
 	ci     bool   // even less than quick
 	binary string // of rtcd
 	seed   uint64
+	share  float64       // of what a full run has
 	soak   time.Duration // how long the soak is; 0: as lasting says
 	rand   *rand.Rand
 	log    io.Writer // progress, for people
@@ -166,7 +167,7 @@ func (t *trial) of(quick, full int) int {
 	if t.quick {
 		return quick
 	}
-	return full
+	return max(quick, int(float64(full)*t.share))
 }
 
 // least is of with a third count, for the checks of each change.
@@ -190,7 +191,7 @@ func (t *trial) lasting(quick, full time.Duration) time.Duration {
 	if t.quick {
 		return quick
 	}
-	return full
+	return max(quick, time.Duration(float64(full)*t.share))
 }
 
 // ground makes the field of a scenario.
