@@ -8,6 +8,11 @@ func (s *Server) Silence(groupID, sessionID string, quiet time.Duration) {
 	ses.post(func() { ses.fellSilent(quiet) })
 }
 
+// Relaxed returns whether a session's watch forgets what is usual, next.
+func (s *Server) Relaxed(groupID, sessionID string) bool {
+	return s.find(groupID, sessionID).watch.relaxed.Load()
+}
+
 // HearAgain tells a session that it is not.
 func (s *Server) HearAgain(groupID, sessionID string) {
 	ses := s.find(groupID, sessionID)

@@ -19,12 +19,15 @@ const maxEarlyCandidates = 64
 // is dropped and counted; only a first offer that does not apply ends the session.
 func (s *session) signal(m wire.Signal) {
 	switch m.Type {
+	case wire.SignalMute, wire.SignalUnmute, wire.SignalScreenOn, wire.SignalScreenOff, wire.SignalVideoOn, wire.SignalVideoOff:
+		s.watch.relaxed.Store(true) // what is usual for it is going to change
+	}
+	switch m.Type {
 	case wire.SignalSDP:
 		s.description(m.Data, negotiate.WebSocket)
 	case wire.SignalICE:
 		s.candidate(m.Data)
 	case wire.SignalMute:
-		s.watch.relaxed.Store(true)
 		s.setMuted(true)
 	case wire.SignalUnmute:
 		s.setMuted(false)
