@@ -21,6 +21,10 @@ func (n *Namespace) Net() (transport.Net, error) {
 	return &insideNet{Net: std, n: n}, nil
 }
 
+// patientBuffer is that of an endpoint's sockets, which one machine has to read beside all others: what they
+// drop says nothing about the server.
+const patientBuffer = 4 << 20
+
 // insideNet makes its sockets in a namespace.
 type insideNet struct {
 	*stdnet.Net
@@ -45,6 +49,9 @@ func (i *insideNet) ListenPacket(network, addr string) (conn net.PacketConn, err
 
 func (i *insideNet) ListenUDP(network string, addr *net.UDPAddr) (conn transport.UDPConn, err error) {
 	i.n.Do(func() { conn, err = i.Net.ListenUDP(network, addr) })
+	if err == nil {
+		_ = conn.SetReadBuffer(patientBuffer) // as much of it as there may be
+	}
 	return conn, err
 }
 
