@@ -15,7 +15,6 @@ import (
 
 	"rtcd/build/fire/field"
 	"rtcd/build/fire/load"
-	"rtcd/service/rtc/rtctest"
 )
 
 // A scenario is one fault: what is done, what has to hold, and which promises it is about.
@@ -330,9 +329,6 @@ func percentile(d []time.Duration, p float64) time.Duration {
 	slices.Sort(d)
 	return d[min(len(d)-1, int(p/100*float64(len(d))))]
 }
-
-// channelSignalling makes endpoints signal over their data channels.
-func channelSignalling(_ string, cfg *rtctest.EndpointConfig) { cfg.ChannelSignalling = true }
 
 // worst takes figures into the result: counts add up, of times the longest stays.
 func (t *trial) worst(f load.Figures) {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/pion/transport/v4"
-	"github.com/pion/webrtc/v4"
 
 	"rtcd/service/rtc"
 	"rtcd/service/rtc/rtctest"
@@ -73,12 +72,11 @@ func (c *movableConn) ReadFrom(b []byte) (int, net.Addr, error) {
 
 // moving is a call of two who talk to each other, one of whom can move.
 type moving struct {
-	b         *rtctest.Backend
-	net       *movable
-	ann, ben  *rtctest.Endpoint
-	ctx       context.Context
-	stop      func()
-	transport *webrtc.DTLSTransport
+	b        *rtctest.Backend
+	net      *movable
+	ann, ben *rtctest.Endpoint
+	ctx      context.Context
+	stop     func()
 }
 
 func startMoving(t *testing.T, channelSignalling bool, change func(*rtc.Config)) *moving {

@@ -218,6 +218,9 @@ func (s *session) acceptOffer(a negotiate.Action) []negotiate.Action {
 // makeOffer offers everything that is to be told, if there is anything.
 func (s *session) makeOffer() []negotiate.Action {
 	if err := s.updateTracks(); err != nil {
+		if errors.Is(err, webrtc.ErrConnectionClosed) { // the endpoint has left, as will be told next
+			return s.machine.OfferFailed(time.Now())
+		}
 		s.tenant.Errored(metrics.TrackError)
 		s.log.Error("change tracks", "err", err)
 		return s.machine.OfferFailed(time.Now())

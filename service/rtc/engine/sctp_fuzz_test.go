@@ -35,7 +35,8 @@ func FuzzSCTP(f *testing.F) {
 		ours, theirs := net.Pipe()
 		made := make(chan *sctp.Association, 1)
 		go func() {
-			a, err := sctp.Server(sctp.Config{NetConn: ours, MaxReceiveBufferSize: 256 << 10, LoggerFactory: newLoggerFactory(slog.New(slog.DiscardHandler))})
+			a, err := sctp.ServerWithOptions(sctp.WithNetConn(ours), sctp.WithMaxReceiveBufferSize(256<<10),
+				sctp.WithLoggerFactory(newLoggerFactory(slog.New(slog.DiscardHandler))))
 			if err != nil {
 				a = nil
 			}

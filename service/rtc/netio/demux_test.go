@@ -387,9 +387,10 @@ func TestReceivingDoesNotAllocate(t *testing.T) {
 func TestDropsAreLoggedOncePerReason(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	last, now := Drops{DropAlert: 3}, Drops{DropAlert: 5, DropMalformed: 1_000_000, DropIdle: 0}
-	logDrops(t.Context(), log, &last, &now)
-	logDrops(t.Context(), log, &now, &now)
+	now := Drops{DropAlert: 5, DropMalformed: 1_000_000, DropIdle: 0}
+	drops := dropLog{logged: Drops{DropAlert: 3}}
+	drops.tick(t.Context(), log, &now)
+	drops.tick(t.Context(), log, &now)
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 2 || !strings.Contains(lines[0], "reason=malformed count=1000000 total=1000000") ||
 		!strings.Contains(lines[1], `reason="plaintext alert" count=2 total=5`) {
@@ -399,6 +400,46 @@ func TestDropsAreLoggedOncePerReason(t *testing.T) {
 		if Drop(i).String() == "" || Drop(i).String() == "unknown" {
 			t.Errorf("reason %d has no name", i)
 		}
+	}
+}
+
+// P9: a flood that goes on is told of less and less often, but all of it, and the next one at once.
+func TestFloodDoesNotFillTheLog(t *testing.T) {
+	var out strings.Builder
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	var drops dropLog
+	var now Drops
+	tick := func(n uint64) string {
+		out.Reset()
+		now[DropMalformed] += n
+		drops.tick(t.Context(), log, &now)
+		_, count, _ := strings.Cut(strings.TrimSpace(out.String()), "count=")
+		count, _, _ = strings.Cut(count, " ")
+		return count
+	}
+	var lines []string
+	for i := range 100 {
+		if count := tick(10); count != "" {
+			lines = append(lines, fmt.Sprintf("%d:%s", i+1, count))
+		}
+	}
+	if got, want := strings.Join(lines, " "), "1:10 2:10 4:20 8:40 16:80 32:160 62:300 92:300"; got != want {
+		t.Errorf("lines in intervals, and what they tell: %s, want %s", got, want)
+	}
+	var rest string
+	for range maxReportPause {
+		rest += tick(0)
+	}
+	if rest != "80" {
+		t.Errorf("of what came last %q was told, want 80", rest)
+	}
+	for range maxReportPause {
+		if count := tick(0); count != "" {
+			t.Errorf("nothing was told of as %s", count)
+		}
+	}
+	if count := tick(7); count != "7" {
+		t.Errorf("the next flood was told of as %q at first, want 7", count)
 	}
 }
 
@@ -419,11 +460,11 @@ func TestReportOncePerInterval(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		c.fallbacks.Add(2)
-		time.Sleep(10 * time.Second)
+		time.Sleep(16 * time.Second)
 		cancel()
 		<-done
 		if n := strings.Count(out.String(), "reason=malformed"); n != 3 {
-			t.Errorf("%d lines in 35 s:\n%s", n, out.String())
+			t.Errorf("%d lines in 41 s:\n%s", n, out.String())
 		}
 		if n := strings.Count(out.String(), "segmented"); n != 1 {
 			t.Errorf("%d lines about segments:\n%s", n, out.String())

@@ -158,20 +158,19 @@ func (c *counters) snapshotDrops() Drops {
 // reportInterval is the least time between two log lines with one reason.
 const reportInterval = 10 * time.Second
 
-// report logs what was dropped, one line for each reason and interval, until ctx ends, and
+// report logs what was dropped, at most one line for each reason and interval, until ctx ends, and
 // forgets destinations that do well.
 func (m *Mux) report(ctx context.Context) {
 	c, log := &m.counters, m.cfg.Log
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
-	var last Drops
+	var drops dropLog
 	var lastFallbacks uint64
 	for {
 		select {
 		case <-tick.C:
 			now := c.snapshotDrops()
-			logDrops(ctx, log, &last, &now)
-			last = now
+			drops.tick(ctx, log, &now)
 			if n := c.fallbacks.Load(); n > lastFallbacks {
 				log.LogAttrs(ctx, slog.LevelWarn, "kernel refuses segmented messages, packets are sent one by one",
 					slog.Uint64("count", n-lastFallbacks), slog.Uint64("total", n))
@@ -185,14 +184,37 @@ func (m *Mux) report(ctx context.Context) {
 	}
 }
 
-// logDrops writes one line for each reason that was counted between last and now.
-func logDrops(ctx context.Context, log *slog.Logger, last, now *Drops) {
+// maxReportPause is the longest time between two log lines with one reason, in intervals.
+const maxReportPause = 30
+
+// dropLog writes what was dropped: a line for each reason, and while there is more of it others after
+// pauses that double, so that a flood does not fill the log. Each says what has come since the one before.
+type dropLog struct {
+	logged Drops         // as of the last lines
+	pause  [numDrops]int // in intervals; 0: it had an end
+	left   [numDrops]int // of it
+}
+
+// tick takes an interval, at whose end now was counted.
+func (d *dropLog) tick(ctx context.Context, log *slog.Logger, now *Drops) {
 	for reason := range now {
-		if n := now[reason] - last[reason]; n > 0 {
-			log.LogAttrs(ctx, slog.LevelWarn, "media port dropped",
-				slog.String("reason", Drop(reason).String()),
-				slog.Uint64("count", n),
-				slog.Uint64("total", now[reason]))
+		if d.left[reason] > 0 {
+			d.left[reason]--
 		}
+		n := now[reason] - d.logged[reason]
+		switch {
+		case d.left[reason] > 0:
+			continue
+		case n == 0:
+			d.pause[reason] = 0
+			continue
+		}
+		log.LogAttrs(ctx, slog.LevelWarn, "media port dropped",
+			slog.String("reason", Drop(reason).String()),
+			slog.Uint64("count", n),
+			slog.Uint64("total", now[reason]))
+		d.logged[reason] = now[reason]
+		d.pause[reason] = min(max(1, 2*d.pause[reason]), maxReportPause)
+		d.left[reason] = d.pause[reason]
 	}
 }
