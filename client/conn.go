@@ -146,7 +146,7 @@ func (c *Conn) run(ws *websocket.Conn) {
 		}
 		var bye *websocket.CloseError
 		if time.Since(began) >= steadyAfter || errors.As(err, &bye) && bye.Code == websocket.CloseServiceRestart {
-			failures = 0 // a server hands over when the process that follows it is ready
+			failures = 0 // a server that hands over is about to be there again
 		}
 		ws, err = c.reopen(&failures)
 		if err != nil {
@@ -210,7 +210,8 @@ func (c *Conn) serve(ws *websocket.Conn, resumed bool) error {
 	defer cancel(nil)
 	known := c.out.known()
 	lost := &lostSet{}
-	read := make(chan struct{}) // closed once the read pump has ended
+	var bye *websocket.CloseError // that the server has sent
+	read := make(chan struct{})   // closed once the read pump has ended
 	var pumps sync.WaitGroup
 	pumps.Go(func() {
 		<-ctx.Done()
@@ -228,10 +229,15 @@ func (c *Conn) serve(ws *websocket.Conn, resumed bool) error {
 		if resumed && len(known) > 0 {
 			pumps.Go(func() { c.verify(ctx, known, lost) })
 		}
-		cancel(c.readPump(ws, lost))
+		err := c.readPump(ws, lost)
+		errors.As(err, &bye)
+		cancel(err)
 	}
 	close(read)
 	pumps.Wait()
+	if bye != nil { // says more than that a write failed
+		return fmt.Errorf("read: %w", bye)
+	}
 	return context.Cause(ctx)
 }
 

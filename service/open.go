@@ -141,8 +141,8 @@ func (s *Server) openAuth() error {
 	if err != nil {
 		return fmt.Errorf("set up authentication: %w", err)
 	}
-	if s.inherited != nil {
-		a.Import(s.inherited.state.Auth)
+	if h := s.inherited; h != nil && h.state.Store != "" && h.state.Store == s.storePath() {
+		a.Import(h.state.Auth)
 	}
 	s.auth = a
 	s.onClose(func() error { a.Close(); return nil })

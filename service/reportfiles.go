@@ -18,7 +18,7 @@ import (
 
 // pruneEvery is how long reports may be there that are too old, or bytes be counted that others have removed.
 // Nobody is shown a report that is too old.
-const pruneEvery = time.Minute
+const pruneEvery = 10 * time.Minute
 
 // pruneShare is the part of the room that is made when there is none.
 const pruneShare = 16

@@ -60,7 +60,7 @@ type reports struct {
 	kept     []kept // the oldest first
 	bytes    int
 	rates    map[string]*asker // by client
-	awaited  map[*awaited]bool // in writes, or being written; true: of a client that was forgotten
+	awaited  map[*awaited]bool // in writes, or about to be written; true: of a client that was forgotten
 	ended    map[string]int64  // when clients were forgotten, in ms since 1970
 	allEnded int64             // when all may have been
 	heir     chan<- kept       // takes the calls of a former process; nil: this is none
@@ -319,10 +319,18 @@ func renderCall(call *report.Call, findings []report.Finding, f api.ReportFormat
 
 // write writes reports to files until it is closed, and then those that wait.
 func (r *reports) write() {
+	old := time.NewTicker(pruneEvery)
+	defer old.Stop()
 	for {
 		select {
 		case k := <-r.writes:
 			r.writeOne(k)
+		case <-old.C: // also if no call ends
+			r.making <- struct{}{}
+			if err := r.cfg.files.prune(0); err != nil {
+				r.cfg.log.Warn("remove old reports", "err", err)
+			}
+			<-r.making
 		case <-r.done:
 			for {
 				select {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rtcd/service/api"
@@ -326,6 +327,67 @@ func TestReportFilesAreBounded(t *testing.T) {
 	if left, err := os.ReadDir(files.folder("a")); err != nil || len(left) > 0 {
 		t.Errorf("%v are left, %v", left, err)
 	}
+}
+
+// When there is no room some more is made than for one, so that not every call has to look for it.
+func TestReportFilesMakeRoom(t *testing.T) {
+	files, err := openReportFiles(t.TempDir(), 1600, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files.free = func(string) (uint64, error) { return 1 << 40, nil }
+	began := time.Now().Add(-time.Minute)
+	for i := range 17 {
+		call := fmt.Sprint("c", i)
+		if err := files.write("a", call, anyTime, map[api.ReportFormat][]byte{api.ReportJSON: make([]byte, 100)}); err != nil {
+			t.Fatal(err)
+		}
+		at := began.Add(time.Duration(i) * time.Second)
+		if err := os.Chtimes(filepath.Join(files.folder("a"), reportName(call, anyTime)+".json"), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := os.ReadDir(files.folder("a"))
+	if err != nil || len(left) != 15 || files.size != 1500 {
+		t.Errorf("%d reports and %d bytes are left, want 15 and 1500: %v", len(left), files.size, err)
+	}
+	for _, gone := range []string{"c0", "c1"} {
+		if _, err := files.read("a", gone, 0, api.ReportJSON); !errors.Is(err, api.ErrNoReport) {
+			t.Errorf("%s, one of the oldest: %v", gone, err)
+		}
+	}
+}
+
+// Reports that are too old go also if no call ends any more.
+func TestOldReportsGoByThemselves(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		files, err := openReportFiles(dir, 1<<20, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := filepath.Join(dir, "old.json")
+		if err := os.WriteFile(old, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(old, time.Now(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		r, _ := keeping(t, func(c *reportsConfig) { c.files = files })
+		time.Sleep(time.Hour - time.Second)
+		synctest.Wait()
+		if _, err := os.Stat(old); err != nil {
+			t.Errorf("it went too soon: %v", err)
+		}
+		time.Sleep(pruneEvery + 2*time.Second)
+		synctest.Wait()
+		if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
+		if err := r.close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // What has to be looked for in the whole folder is not looked for with each call, nor left for long.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -80,6 +81,7 @@ type handedState struct {
 	Formers []formerState // the sender; then those whose links are the descriptors, in that order
 	Access  access.State
 	Auth    auth.State
+	Store   string                    // whose keys and epochs those are
 	Parked  []ws.Parked               `json:",omitempty"`
 	Found   map[netip.Addr]netip.Addr `json:",omitempty"` // external addresses
 }
@@ -323,9 +325,21 @@ func (s *Server) part(serving *sync.WaitGroup) handedState {
 	own := formerState{Name: fmt.Sprintf("%s pid %d", s.opts.Build.Version, os.Getpid())}
 	own.Sessions, own.Calls = s.calls.Live()
 	return handedState{
-		Formers: append([]formerState{own}, formers...), Access: s.access.Export(), Auth: s.auth.Export(),
+		Formers: append([]formerState{own}, formers...), Access: s.access.Export(), Auth: s.auth.Export(), Store: s.storePath(),
 		Parked: s.left, Found: s.calls.Found(),
 	}
+}
+
+// storePath names the store that this process has; empty: none that another one can have.
+func (s *Server) storePath() string {
+	if s.cfg.Store.DataSource == "" {
+		return ""
+	}
+	path, err := filepath.Abs(s.cfg.Store.DataSource)
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // closeCalls ends all calls, unless they go on for a successor.

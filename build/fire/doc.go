@@ -6,6 +6,8 @@
 // promises: how often each was put to the test, the figure, and whether it was kept.
 //
 //	make fire                      all of it, at the counts of the promises: hours
+//	FIRE='-share 0.2' make fire    a fifth of the counts, where that is more than with -quick
+//	FIRE='-run F43 -soak 1h' make fire  the soak, for an hour
 //	FIRE=-quick make fire          fewer faults and a smaller load: less than 10 minutes
 //	FIRE=-ci make fire             the most telling faults: less than 3 minutes
 //	FIRE='-run F11' make fire      one scenario; P4 would be all that are about a promise

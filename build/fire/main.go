@@ -68,13 +68,13 @@ func parse(args []string) (o options, err error) {
 	if *full && (o.quick || o.ci) || o.quick && o.ci || flags.NArg() > 0 {
 		return o, errors.New("fire: one of -ci, -quick and -full, and no arguments")
 	}
-	if o.share <= 0 || o.share > 1 {
-		return o, fmt.Errorf("fire: a share of %v is outside 0 to 1", o.share)
-	}
 	if o.soak < 0 {
 		return o, fmt.Errorf("fire: a soak of %v", o.soak)
 	}
 	o.quick = o.quick || o.ci
+	if !(o.share > 0 && o.share <= 1) || o.share < 1 && o.quick {
+		return o, fmt.Errorf("fire: a share of %v is outside 0 to 1, or beside -quick or -ci", o.share)
+	}
 	return o, nil
 }
 

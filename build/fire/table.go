@@ -55,8 +55,11 @@ func tabulate(results []result) (t table) {
 					continue
 				}
 				counts = append(counts, fmt.Sprintf("%d %s", found.Count, found.Of))
-				if res.Quick {
-					counts[len(counts)-1] += " (-quick)"
+				switch last := &counts[len(counts)-1]; {
+				case res.Quick:
+					*last += " (-quick)"
+				case res.Share > 0:
+					*last += fmt.Sprintf(" (-share %v)", res.Share)
 				}
 				figures = append(figures, found.Figure)
 				switch {

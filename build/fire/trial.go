@@ -59,6 +59,7 @@ type result struct {
 	More     map[string]any  `json:"more,omitempty"` // figures of the scenario's own
 	Promises []promiseResult `json:"promises,omitempty"`
 	Quick    bool            `json:"quick"`
+	Share    float64         `json:"share,omitempty"` // of the counts of a full run, if it is not all
 	Seed     uint64          `json:"seed"`
 	Took     float64         `json:"took_s"`
 	Error    string          `json:"error,omitempty"`
@@ -87,7 +88,7 @@ const (
 func play(ctx context.Context, s scenario, t *trial) result {
 	began := time.Now()
 	t.result = result{
-		Scenario: s.id, Title: s.title, Criterion: s.criterion, Quick: t.quick, Seed: t.seed,
+		Scenario: s.id, Title: s.title, Criterion: s.criterion, Quick: t.quick, Share: t.part(), Seed: t.seed,
 		Verdict: pass, More: make(map[string]any), Figures: load.Figures{RecoverMs: -1},
 	}
 	t.rand = rand.New(rand.NewPCG(t.seed, 0))
@@ -159,6 +160,14 @@ func (t *trial) promise(id string, kept bool, count int, of, format string, args
 		p.NotJudged = t.result.NotJudged[0]
 	}
 	t.result.Promises = append(t.result.Promises, p)
+}
+
+// part is the share of a full run's counts, 0 if it is all of them, or none as with -quick.
+func (t *trial) part() float64 {
+	if t.quick || t.share == 1 {
+		return 0
+	}
+	return t.share
 }
 
 // of chooses between the count of a quick and of a full run.

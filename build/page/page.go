@@ -17,7 +17,7 @@ func Fill(path string, write bool, command string, tables map[string]string) err
 	}
 	now := old
 	for name, table := range tables {
-		if now, err = Replace(now, name, command, table); err != nil {
+		if now, err = replace(now, name, command, table); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -30,8 +30,8 @@ func Fill(path string, write bool, command string, tables map[string]string) err
 	return os.WriteFile(path, now, 0o644)
 }
 
-// Replace returns text with what is between the marks of a table replaced.
-func Replace(text []byte, name, command, table string) ([]byte, error) {
+// replace returns text with what is between the marks of a table replaced.
+func replace(text []byte, name, command, table string) ([]byte, error) {
 	begin := fmt.Sprintf("<!-- %s: %s -->\n", name, command)
 	end := fmt.Sprintf("<!-- end of %s -->\n", name)
 	before, rest, opened := strings.Cut(string(text), begin)

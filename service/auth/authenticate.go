@@ -33,18 +33,9 @@ func (k secretKey) is(sum [sha256.Size]byte) bool {
 // epochs before the result counts: compare the epoch, or call Authenticate once more after that; with a
 // key or a token it costs nothing then. A ticket is used up by the first call.
 func (s *Service) Authenticate(ctx context.Context, c Credentials) (Principal, error) {
-	p, err := s.authenticate(ctx, c)
-	if err != nil {
-		return Principal{}, err
-	}
-	return p, nil
-}
-
-// authenticate returns what is known of who sent the request also with an error.
-func (s *Service) authenticate(ctx context.Context, c Credentials) (Principal, error) {
 	if c.Ticket != "" {
 		if c.Authorization != "" {
-			return Principal{Method: MethodTicket}, ErrInvalidHeader
+			return Principal{}, ErrInvalidHeader
 		}
 		return s.byTicket(ctx, c)
 	}
@@ -67,16 +58,16 @@ func (s *Service) byKey(ctx context.Context, id, key string, c Credentials) (Pri
 	p := Principal{ClientID: id, Method: MethodBasic}
 	switch {
 	case id == "":
-		return p, ErrUnauthorized
+		return Principal{}, ErrUnauthorized
 	case s.basicScope == BasicLogin:
-		return p, ErrUseBearer
+		return Principal{}, ErrUseBearer
 	}
 	if err := s.checkCertificate(id, c.Certificate); err != nil {
-		return p, err
+		return Principal{}, err
 	}
 	proof, account, err := s.verify(ctx, id, key, c.Remote)
 	if err != nil {
-		return p, err
+		return Principal{}, err
 	}
 	p.credential, p.Roles, p.Epoch = proof, s.roles(account), account.Epoch
 	return p, nil
@@ -90,7 +81,7 @@ func (s *Service) operator(id, key string, remote netip.Addr) (Principal, bool, 
 	slowed := id == "" && (s.admin.set || s.auditor.set)
 	if slowed {
 		if wait := s.failures.wait(from, time.Now()); wait > 0 {
-			return p, false, &LimitError{Limit: limitFailedLogins, RetryAfter: wait}
+			return Principal{}, false, &LimitError{Limit: limitFailedLogins, RetryAfter: wait}
 		}
 	}
 	sum := sha256.Sum256([]byte(key))
@@ -118,10 +109,10 @@ func (s *Service) byToken(ctx context.Context, token string, c Credentials) (Pri
 	e, err := s.tokens.lookup(token, time.Now())
 	p := Principal{ClientID: e.clientID, Method: MethodBearer}
 	if err != nil {
-		return p, err
+		return Principal{}, err
 	}
 	if err := s.checkCertificate(e.clientID, c.Certificate); err != nil {
-		return p, err
+		return Principal{}, err
 	}
 	return s.present(ctx, p, e.epoch, ErrTokenInvalid)
 }
@@ -132,16 +123,16 @@ func (s *Service) byTicket(ctx context.Context, c Credentials) (Principal, error
 	e, err := s.tickets.take(c.Ticket, time.Now())
 	p := Principal{ClientID: e.clientID, Method: MethodTicket}
 	if err != nil {
-		return p, err
+		return Principal{}, err
 	}
 	if e.network.IsValid() && e.network != network(c.Remote) {
-		return p, ErrTicketInvalid
+		return Principal{}, ErrTicketInvalid
 	}
 	if e.cert != ([sha256.Size]byte{}) && (c.Certificate == nil || sha256.Sum256(c.Certificate.Raw) != e.cert) {
-		return p, ErrTicketInvalid
+		return Principal{}, ErrTicketInvalid
 	}
 	if err := s.checkCertificate(e.clientID, c.Certificate); err != nil {
-		return p, err
+		return Principal{}, err
 	}
 	return s.present(ctx, p, e.epoch, ErrTicketInvalid)
 }
@@ -151,10 +142,10 @@ func (s *Service) byTicket(ctx context.Context, c Credentials) (Principal, error
 func (s *Service) present(ctx context.Context, p Principal, epoch uint64, dead error) (Principal, error) {
 	account, found, err := s.store.Account(ctx, p.ClientID)
 	if err != nil {
-		return p, err
+		return Principal{}, err
 	}
 	if !found || account.Epoch != epoch {
-		return p, dead
+		return Principal{}, dead
 	}
 	p.Roles, p.Epoch = s.roles(account), epoch
 	return p, nil

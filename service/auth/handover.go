@@ -33,15 +33,16 @@ func (s *Service) Export() State {
 	return State{Secret: s.verified.secret, Keys: s.verified.export(now), Tokens: s.tokens.export(now)}
 }
 
-// Import makes a new Service, which has not verified anything yet, know what another one knew. What is
-// malformed is left out: whom it stands for proves their key anew.
+// Import makes a new Service, which has not verified anything yet, know what another one over the same store
+// knew. What is malformed is left out: whom it stands for proves their key anew. Times go on from where they
+// were at Export, and none is longer than it would be here.
 func (s *Service) Import(st State) {
 	if len(st.Secret) != len(s.verified.secret) {
 		return
 	}
 	now := time.Now()
-	s.verified.replace(st.Secret, st.Keys, now)
-	s.tokens.replaceAll(st.Tokens, now)
+	s.verified.take(st.Secret, st.Keys, now)
+	s.tokens.take(st.Tokens, now, s.tokenLifetime)
 }
 
 func (v *verifiedKeys) export(now time.Time) (keys []keyState) {
@@ -59,8 +60,8 @@ func (v *verifiedKeys) export(now time.Time) (keys []keyState) {
 	return keys
 }
 
-// replace makes keys all that is known. Nobody else may use v meanwhile.
-func (v *verifiedKeys) replace(secret []byte, keys []keyState, now time.Time) {
+// take adds keys, and their secret. Nobody else may use v meanwhile, or have used it.
+func (v *verifiedKeys) take(secret []byte, keys []keyState, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.secret = secret
@@ -85,8 +86,8 @@ func (t *tokens) export(now time.Time) (all []tokenState) {
 	return all
 }
 
-// replaceAll makes these all tokens.
-func (t *tokens) replaceAll(all []tokenState, now time.Time) {
+// take adds tokens, which live for most at the longest.
+func (t *tokens) take(all []tokenState, now time.Time, most time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, st := range all {
@@ -94,7 +95,7 @@ func (t *tokens) replaceAll(all []tokenState, now time.Time) {
 			continue
 		}
 		t.replace(t.byClient[st.Client], tokenSum(st.Sum), tokenEntry{
-			clientID: st.Client, epoch: st.Epoch, expires: now.Add(st.Left),
+			clientID: st.Client, epoch: st.Epoch, expires: now.Add(min(st.Left, most)),
 		})
 	}
 }

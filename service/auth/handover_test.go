@@ -92,7 +92,7 @@ func TestWhoTakesOverKnowsKeys(t *testing.T) {
 
 // What makes no sense is left out and harms nothing.
 func TestTakesOverNothingMalformed(t *testing.T) {
-	s, _ := start(t, Config{})
+	s, _ := start(t, Config{TokenLifetime: 30 * time.Minute})
 	secret := s.verified.secret
 	s.Import(State{Secret: []byte("short"), Keys: []keyState{{Credential: make([]byte, 32), Client: "a", Left: time.Hour}}})
 	if &s.verified.secret[0] != &secret[0] || len(s.verified.entries) != 0 {
@@ -103,6 +103,11 @@ func TestTakesOverNothingMalformed(t *testing.T) {
 		Keys:   []keyState{{Credential: []byte("x"), Client: "a", Left: time.Hour}, {Credential: make([]byte, 32), Client: "b", Left: time.Hour}},
 		Tokens: []tokenState{{Sum: []byte("x"), Client: "a", Left: time.Hour}, {Sum: make([]byte, 32), Client: "b", Left: time.Hour}},
 	})
+	for _, e := range s.tokens.bySum {
+		if left := time.Until(e.expires); left > 30*time.Minute {
+			t.Errorf("a token lives for %v, longer than any here", left)
+		}
+	}
 	if len(s.verified.entries) != 1 || len(s.tokens.bySum) != 1 || len(s.tokens.byClient) != 1 {
 		t.Errorf("%d keys and %d tokens, want those that are whole", len(s.verified.entries), len(s.tokens.bySum))
 	}

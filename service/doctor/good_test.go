@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,10 @@ import (
 // adminKey is one that nobody guesses.
 const adminKey = "p9Xv2LqT7mZc4RwKb8YhN3sDf6GjE1aU5oViQ0x"
 
-// freePort returns a port that nobody has, for TCP and UDP, of those that media may have.
+// givenPorts are those that freePort has returned.
+var givenPorts sync.Map
+
+// freePort returns a port that nobody has or was given, for TCP and UDP, of those that media may have.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
@@ -36,7 +40,11 @@ func freePort(t *testing.T) int {
 		}
 		port := 20_000 + int(n.Int64())
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if _, given := givenPorts.Load(port); given {
+			continue
+		}
 		if bind(t.Context(), "tcp", address) == nil && bind(t.Context(), "udp", address) == nil {
+			givenPorts.Store(port, true)
 			return port
 		}
 	}

@@ -9,8 +9,18 @@ const (
 // Post has f called by the loop of a session.
 func (s *Server) Post(groupID, sessionID string, f func()) { s.find(groupID, sessionID).post(f) }
 
-// SendChannel has the loop of a session send a message to its endpoint.
-func (s *Server) SendChannel(groupID, sessionID string, b []byte) {
+// Unread returns how many bytes wait for the endpoint of a session.
+func (s *Server) Unread(groupID, sessionID string) uint64 {
 	ses := s.find(groupID, sessionID)
-	ses.post(func() { ses.sendChannel(b) })
+	n := make(chan uint64)
+	ses.post(func() { n <- ses.channel.BufferedAmount() })
+	return <-n
+}
+
+// SendChannel has the loop of a session send messages to its endpoint.
+func (s *Server) SendChannel(groupID, sessionID string, messages ...[]byte) {
+	ses := s.find(groupID, sessionID)
+	for _, b := range messages {
+		ses.post(func() { ses.sendChannel(b) })
+	}
 }

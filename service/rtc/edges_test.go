@@ -34,6 +34,14 @@ func endedFor(t *testing.T, b *rtctest.Backend, session string) rtc.CloseReason 
 	return why
 }
 
+// stick has the loop of a session do nothing until it is released.
+func stick(b *rtctest.Backend, session string) (release func()) {
+	stuck, on := make(chan struct{}), make(chan struct{})
+	b.Server.Post("g", session, func() { close(stuck); <-on })
+	<-stuck
+	return func() { close(on) }
+}
+
 // As many messages as may wait for a session do; with one more it ends, and nobody else.
 func TestSessionThatCannotKeepUpEnds(t *testing.T) {
 	b := rtctest.NewBackend(t, nil)
@@ -42,12 +50,9 @@ func TestSessionThatCannotKeepUpEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stuck, release := make(chan struct{}), make(chan struct{})
-	b.Server.Post("g", "s0", func() { close(stuck); <-release })
-	<-stuck
-	ran := 0 // by the loop alone
+	release := stick(b, "s0")
 	for range rtc.MaxPosted {
-		b.Server.Post("g", "s0", func() { ran++ })
+		b.Server.Post("g", "s0", func() {})
 	}
 	if n := limitHits(t, b, string(rtc.LimitMailbox)); n != 0 {
 		t.Errorf("%d messages hit the limit", rtc.MaxPosted)
@@ -56,7 +61,7 @@ func TestSessionThatCannotKeepUpEnds(t *testing.T) {
 	if n := limitHits(t, b, string(rtc.LimitMailbox)); n != 1 {
 		t.Errorf("limit hit %d times, want once", n)
 	}
-	close(release)
+	release()
 	if why := endedFor(t, b, "s0"); why != rtc.CloseOverrun {
 		t.Errorf("ended for %q", why)
 	}
@@ -65,16 +70,17 @@ func TestSessionThatCannotKeepUpEnds(t *testing.T) {
 	}
 
 	// The edge itself ends nothing.
-	stuck, release = make(chan struct{}), make(chan struct{})
-	b.Server.Post("g", "s1", func() { close(stuck); <-release })
-	<-stuck
-	all := make(chan struct{})
+	release = stick(b, "s1")
+	ran, all := 0, make(chan struct{}) // counted by the loop alone
 	for range rtc.MaxPosted - 1 {
-		b.Server.Post("g", "s1", func() {})
+		b.Server.Post("g", "s1", func() { ran++ })
 	}
 	b.Server.Post("g", "s1", func() { close(all) })
-	close(release)
+	release()
 	<-all
+	if ran != rtc.MaxPosted-1 {
+		t.Errorf("%d messages were taken, want %d", ran, rtc.MaxPosted-1)
+	}
 	if !b.Server.Exists("g", "s1") || len(b.Events("s1")) != 0 {
 		t.Errorf("a session with as many messages as may wait: %+v", b.Events("s1"))
 	}
@@ -94,6 +100,13 @@ func TestEndpointThatDoesNotReadEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for b.Server.Unread("g", "s0") > 0 { // of setting up
+		select {
+		case <-ctx.Done():
+			t.Fatal("what was said at first is never read")
+		case <-time.After(time.Millisecond):
+		}
+	}
 	link.Set(rtctest.Impairment{Loss: 1})
 	const size = 32 << 10
 	message := make([]byte, size)
@@ -106,9 +119,7 @@ func TestEndpointThatDoesNotReadEnds(t *testing.T) {
 	if hits := limitHits(t, b, string(rtc.LimitChannelQueue)); hits != 0 || !b.Server.Exists("g", "s0") {
 		t.Fatalf("1 MiB hit the limit %d times", hits)
 	}
-	for range 2 { // one makes it more than that, the next one finds it
-		b.Server.SendChannel("g", "s0", message)
-	}
+	b.Server.SendChannel("g", "s0", message, message) // one makes it more than that, the next one finds it
 	if why := endedFor(t, b, "s0"); why != rtc.CloseStalled {
 		t.Errorf("ended for %q", why)
 	}

@@ -218,11 +218,10 @@ func (s *session) acceptOffer(a negotiate.Action) []negotiate.Action {
 // makeOffer offers everything that is to be told, if there is anything.
 func (s *session) makeOffer() []negotiate.Action {
 	if err := s.updateTracks(); err != nil {
-		if errors.Is(err, webrtc.ErrConnectionClosed) { // the endpoint has left, as will be told next
-			return s.machine.OfferFailed(time.Now())
+		if !hasLeft(err) {
+			s.tenant.Errored(metrics.TrackError)
+			s.log.Error("change tracks", "err", err)
 		}
-		s.tenant.Errored(metrics.TrackError)
-		s.log.Error("change tracks", "err", err)
 		return s.machine.OfferFailed(time.Now())
 	}
 	restarts := s.peer.Restarting()
@@ -245,14 +244,19 @@ func (s *session) makeOffer() []negotiate.Action {
 	}
 	if err != nil {
 		s.peer.ForgetOffer()
-		s.tenant.Errored(metrics.SignalingError)
-		s.log.Error("make offer", "err", err)
+		if !hasLeft(err) {
+			s.tenant.Errored(metrics.SignalingError)
+			s.log.Error("make offer", "err", err)
+		}
 		return s.machine.OfferFailed(time.Now())
 	}
 	s.offers[metrics.Out] = time.Now()
 	s.machine.OfferSent(s.offers[metrics.Out])
 	return nil
 }
+
+// hasLeft reports whether something failed because the endpoint has closed the connection, as will be told next.
+func hasLeft(err error) bool { return errors.Is(err, webrtc.ErrConnectionClosed) }
 
 func (s *session) applyAnswer(sdp string) []negotiate.Action {
 	restarts := s.peer.Restarting()

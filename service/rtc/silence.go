@@ -104,6 +104,10 @@ func (d *silence) limit(after int) int {
 	return min(max(after<<d.doubled, usualFactor*d.usual()), most)
 }
 
+// doubtful reports whether it has been quiet for so long that an announcement is no reason to wait for more:
+// whoever is cut off may well press the button of their microphone.
+func (d *silence) doubtful(after int) bool { return 2*d.quiet >= d.limit(after) }
+
 // relax forgets what is usual: the endpoint has said that it is going to send something else.
 func (d *silence) relax() { *d = silence{quiet: d.quiet, told: d.told, doubled: d.doubled} }
 
@@ -206,7 +210,7 @@ func (w *watcher) tick() {
 // look takes a tick of the session's watch.
 func (s *session) look(by *watcher) {
 	w := &s.watch
-	if w.relaxed.Swap(false) {
+	if w.relaxed.Swap(false) && !w.doubtful(by.after) {
 		w.relax()
 	}
 	if w.alarmed.Swap(false) {

@@ -70,6 +70,26 @@ func TestSilence(t *testing.T) {
 func TestSilenceForgets(t *testing.T) {
 	d := new(silence)
 	every(d, silenceTick, time.Minute)
+	quiet := func(d *silence, t time.Duration) {
+		for range t / silenceTick {
+			d.tick(false, afterTicks)
+		}
+	}
+	quiet(d, 400*time.Millisecond)
+	if d.doubtful(afterTicks) {
+		t.Error("an announcement 400 ms after the last packet is not believed")
+	}
+	quiet(d, 200*time.Millisecond)
+	if !d.doubtful(afterTicks) {
+		t.Error("an announcement puts off that who talked is missed")
+	}
+	listens := new(silence)
+	every(listens, 2*time.Second, time.Minute)
+	quiet(listens, 2500*time.Millisecond)
+	if listens.doubtful(afterTicks) {
+		t.Error("an announcement of one who only listens is not believed")
+	}
+	d.tick(true, afterTicks)
 	d.relax()
 	if got := untilSilent(d); got != maxSilence {
 		t.Errorf("silent %v after a mute, want %v", got, maxSilence)

@@ -403,7 +403,7 @@ func TestDropsAreLoggedOncePerReason(t *testing.T) {
 	}
 }
 
-// P9: a flood that goes on is told of less and less often, but all of it, and the next one at once.
+// P9: a flood that goes on is told of less and less often, but all of it, and at once what is much more.
 func TestFloodDoesNotFillTheLog(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
@@ -440,6 +440,19 @@ func TestFloodDoesNotFillTheLog(t *testing.T) {
 	}
 	if count := tick(7); count != "7" {
 		t.Errorf("the next flood was told of as %q at first, want 7", count)
+	}
+	if tick(7); tick(70) != "" {
+		t.Error("a little more ended a pause")
+	}
+	if count := tick(701); count != "771" {
+		t.Errorf("a flood amid a pause was told of as %q, want 771", count)
+	}
+	tick(1)
+	tick(1)
+	out.Reset()
+	drops.end(t.Context(), log, &now)
+	if !strings.Contains(out.String(), "count=1 total=") {
+		t.Errorf("at the end: %s", out.String())
 	}
 }
 

@@ -179,6 +179,8 @@ func (m *Mux) report(ctx context.Context) {
 			m.dests.forget(m.now())
 			m.sweepConnected()
 		case <-ctx.Done():
+			now := c.snapshotDrops()
+			drops.end(ctx, log, &now)
 			return
 		}
 	}
@@ -187,34 +189,57 @@ func (m *Mux) report(ctx context.Context) {
 // maxReportPause is the longest time between two log lines with one reason, in intervals.
 const maxReportPause = 30
 
+// surge is how many times as much as usual is told of at once.
+const surge = 10
+
 // dropLog writes what was dropped: a line for each reason, and while there is more of it others after
 // pauses that double, so that a flood does not fill the log. Each says what has come since the one before.
+// Much more than that in an interval is news, and ends a pause.
 type dropLog struct {
-	logged Drops         // as of the last lines
-	pause  [numDrops]int // in intervals; 0: it had an end
-	left   [numDrops]int // of it
+	seen, logged Drops            // as of the last interval, and of the last lines
+	usual        [numDrops]uint64 // most in an interval, up to the last line
+	pause        [numDrops]int    // in intervals; 0: it had an end
+	left         [numDrops]int    // of it
 }
 
 // tick takes an interval, at whose end now was counted.
 func (d *dropLog) tick(ctx context.Context, log *slog.Logger, now *Drops) {
 	for reason := range now {
+		fresh, n := now[reason]-d.seen[reason], now[reason]-d.logged[reason]
+		d.seen[reason] = now[reason]
 		if d.left[reason] > 0 {
 			d.left[reason]--
 		}
-		n := now[reason] - d.logged[reason]
+		if fresh > surge*(d.usual[reason]+1) {
+			d.left[reason], d.pause[reason] = 0, 0
+		}
 		switch {
 		case d.left[reason] > 0:
 			continue
 		case n == 0:
-			d.pause[reason] = 0
+			d.pause[reason], d.usual[reason] = 0, 0
 			continue
 		}
-		log.LogAttrs(ctx, slog.LevelWarn, "media port dropped",
-			slog.String("reason", Drop(reason).String()),
-			slog.Uint64("count", n),
-			slog.Uint64("total", now[reason]))
-		d.logged[reason] = now[reason]
+		d.line(ctx, log, reason, n)
+		d.usual[reason] = max(d.usual[reason], fresh)
 		d.pause[reason] = min(max(1, 2*d.pause[reason]), maxReportPause)
 		d.left[reason] = d.pause[reason]
 	}
+}
+
+// end writes what has not been told.
+func (d *dropLog) end(ctx context.Context, log *slog.Logger, now *Drops) {
+	for reason := range now {
+		if n := now[reason] - d.logged[reason]; n > 0 {
+			d.line(ctx, log, reason, n)
+		}
+	}
+}
+
+func (d *dropLog) line(ctx context.Context, log *slog.Logger, reason int, n uint64) {
+	d.logged[reason] += n
+	log.LogAttrs(ctx, slog.LevelWarn, "media port dropped",
+		slog.String("reason", Drop(reason).String()),
+		slog.Uint64("count", n),
+		slog.Uint64("total", d.logged[reason]))
 }
