@@ -51,7 +51,6 @@ func (s *Server) JoinAs(groupID string, j wire.Join, g Grant) error {
 			if err != nil {
 				return err
 			}
-			ses.tenant.SessionStarted()
 			attrs := []any{"userID", info.UserID}
 			if g.Role != "" {
 				attrs = append(attrs, "role", string(g.Role))
@@ -99,6 +98,7 @@ func (s *Server) addLocked(info SessionInfo, grant Grant) (*session, error) {
 	ses := newSession(s, c, info, grant, g.budget)
 	s.arrivedLocked(c, ses, fresh)
 	s.sessions[key{info.GroupID, info.SessionID}] = ses
+	ses.tenant.SessionStarted() // before it can end
 	c.enter(ses)
 	s.loops.Go(ses.run)
 	return ses, nil

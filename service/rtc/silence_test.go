@@ -85,6 +85,7 @@ func TestSilenceForgets(t *testing.T) {
 	}
 	listens := new(silence)
 	every(listens, 2*time.Second, time.Minute)
+	listens.tick(true, afterTicks)
 	quiet(listens, 2500*time.Millisecond)
 	if listens.doubtful(afterTicks) {
 		t.Error("an announcement of one who only listens is not believed")
