@@ -6,7 +6,7 @@ LDFLAGS := -X main.version=$(VERSION) -X main.hash=$(HASH)
 
 export GOFLAGS += -buildvcs=false
 
-.PHONY: build run demo test lint bench fuzz packages fire
+.PHONY: build run demo test lint scan chart bench fuzz packages fire
 
 build:
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./examples/...
@@ -24,6 +24,16 @@ test:
 
 lint:
 	go run ./build/lint
+
+# staticcheck, gosec, and known vulnerabilities that our code reaches: 5 minutes, most of them to build the tools.
+scan:
+	go run ./build/scan
+
+# Helm lints and renders the Kubernetes chart, and its objects are decoded strictly. Builds Helm (6 minutes) unless
+# there is one.
+chart:
+	command -v helm >/dev/null || GOFLAGS=-mod=mod go install helm.sh/helm/v3/cmd/helm@v3.17.3
+	PATH="$$PATH:$$(go env GOPATH)/bin" RTCD_PACKAGE_TESTS=1 go test -count=1 -run TestChart -v ./build/package
 
 # What forwarding costs: each stage, then whole servers. Takes 40 minutes and writes docs/performance;
 # BENCH=-quick takes a few minutes and writes nothing.
