@@ -87,6 +87,7 @@ type Endpoint struct {
 	voice   *Source
 	videos  map[string]*video // by stream id and codec
 	media   map[string]channel.Media
+	closing bool
 	heard   map[string]*Heard
 	views   map[string][]*viewing // by viewName
 	changed chan struct{}         // closed and replaced when heard, media, offers or faults change
@@ -347,6 +348,11 @@ func (e *Endpoint) description(data []byte) {
 	if e.cfg.IgnoreOffers != nil && e.cfg.IgnoreOffers() {
 		return
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing { // whoever waits for our goroutines is not to see new ones
+		return
+	}
 	e.wg.Go(func() {
 		if err := e.answer(d.SDP); err != nil && e.ctx.Err() == nil {
 			e.fault(fmt.Errorf("answer an offer: %w", err))
@@ -582,6 +588,9 @@ func (e *Endpoint) Err() error {
 // Close ends the endpoint and waits for its goroutines.
 func (e *Endpoint) Close() {
 	e.cancel()
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
 	_ = e.pc.GracefulClose()
 	e.wg.Wait()
 }
