@@ -125,7 +125,7 @@ func (l *layer) look(p *packet, c codec.Codec, now time.Duration) {
 	if l.parser == nil {
 		l.parser = codec.NewParser(c)
 	}
-	l.parser.Parse(p.payload(), p.element(kindDependency), &p.desc)
+	l.parser.Parse(p.media(), p.element(kindDependency), &p.desc)
 	p.start = p.desc.Start
 	if p.desc.Keyframe && (l.keys == 0 || p.timestamp != l.keyTS) {
 		l.keys++

@@ -28,6 +28,16 @@ type packet struct {
 
 func (p *packet) payload() []byte { return p.bytes[p.head:] }
 
+// media returns the payload without padding, which was checked: what says what is in a packet does not
+// lie in its padding, nor is padding written over.
+func (p *packet) media() []byte {
+	b := p.payload()
+	if p.flags&0x20 == 0 || len(b) == 0 {
+		return b
+	}
+	return b[:max(0, len(b)-int(b[len(b)-1]))]
+}
+
 // octets returns the length of the payload.
 func (p *packet) octets() int { return len(p.bytes) - p.head }
 
